@@ -1,0 +1,49 @@
+"""Advantages: rewards `[..., n]` and k in, advantages `[..., n]` for a mean-over-samples loss out.
+
+`ADVANTAGES` maps the names that configs use to the functions. All are called as
+`fn(rewards, *, k, where=None)`; some need more, as named arguments without a default: `key`
+(`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
+"""
+
+from pkpo_jax.advantages.passk_training import (
+  passk_adaptive,
+  passk_analytical,
+  passk_bootstrap,
+  passk_combination,
+  passk_exceeding,
+  passk_full_sampling,
+)
+from pkpo_jax.advantages.pkpo import pkpo, pkpo_centered, pkpo_loo, pkpo_loo_minus_one
+from pkpo_jax.advantages.relatives import (
+  grpo,
+  max_at_k_off_policy,
+  maxrl,
+  mean_centered,
+  reinforce,
+  rloo,
+  rs_grpo,
+  tailrl,
+  tzsm,
+)
+
+ADVANTAGES = {
+  'pkpo': pkpo,
+  'pkpo_loo': pkpo_loo,
+  'pkpo_loo_minus_one': pkpo_loo_minus_one,
+  'pkpo_centered': pkpo_centered,
+  'passk_analytical': passk_analytical,
+  'passk_bootstrap': passk_bootstrap,
+  'passk_full_sampling': passk_full_sampling,
+  'passk_exceeding': passk_exceeding,
+  'passk_combination': passk_combination,
+  'passk_adaptive': passk_adaptive,
+  'tzsm': tzsm,
+  'reinforce': reinforce,
+  'rloo': rloo,
+  'grpo': grpo,
+  'mean_centered': mean_centered,
+  'maxrl': maxrl,
+  'tailrl': tailrl,
+  'rs_grpo': rs_grpo,
+  'max_at_k_off_policy': max_at_k_off_policy,
+}

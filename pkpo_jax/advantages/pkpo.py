@@ -1,0 +1,164 @@
+"""Pass@K Policy Optimization: advantages unbiased for max@k.
+
+Walder & Karkhanis 2025, arXiv 2505.15201. The paper's weights w_i are summed over samples; these
+functions return A_i = n w_i, because losses average over samples:
+E[(1/n) sum_i A_i grad log p(x_i)] = grad max@k, for k = 1 as for k = n.
+
+Every function takes rewards `[..., n]`, one group per leading index, and returns `[..., n]`
+float32 in reward units, 0 where a sample does not exist. With a traced k that a group does not
+allow (k < 1, k > its samples, k = n where undefined) the group's advantages are 0.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pkpo_jax import groups
+from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
+from pkpo_jax.weights import subset_weights
+
+
+def pkpo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
+  """Returns PKPO advantages without a baseline, unbiased for max@k and of high variance.
+
+  A_i = n s_i,  s_i = 1/C(n,k) * sum over k-subsets I containing i of max_I g
+                    = (k/n) g_(n) - sum_{t >= i} v_t (g_(t+1) - g_(t)).
+  arXiv 2505.15201, eq. (19) and (27). O(n log n).
+
+  Args:
+    rewards: `[..., n]` task rewards.
+    k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n].
+
+  >>> print(pkpo(jnp.array([0., 1., 0.]), k=2))
+  [1. 2. 1.]
+  """
+  group = groups.as_group(rewards, where)
+  k = groups.check_k(k, group.n)
+  ranked, _, weighted_gaps = _weigh(group, k)
+  top = ranked.values[..., -1:]
+  lost = ranked.to_samples(_suffix_sum(weighted_gaps))
+  return _finish(group, k * top - group.count * lost, group.allows(k))
+
+
+def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
+  """Returns PKPO advantages with the leave-one-out baseline, unbiased for max@k.
+
+  A_i = n s_loo_i,  s_loo_i = s_i - 1/(n-1) * sum over j != i of s_j computed without sample i.
+  arXiv 2505.15201, eq. (29), in the form anchored at the largest reward. The baseline is that of
+  the paper; it leaves a constant, so the result is not invariant to a shift of the rewards.
+
+  Args:
+    rewards: `[..., n]` task rewards.
+    k: samples the objective takes the best of, 1 <= k < n; int or traced int32. k = 1 is the
+      leave-one-out baseline of REINFORCE (`rloo`), as in the paper's runs.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n), or n = 1.
+
+  >>> print(pkpo_loo(jnp.array([0., 1., 0.]), k=2))
+  [-1.  1. -1.]
+  """
+  group = groups.as_group(rewards, where)
+  k = groups.check_k(k, group.n, below_n=True)
+  n, allowed = group.count, group.allows(k, below_n=True)
+  ranked, v, weighted_gaps = _weigh(group, k)
+  top = ranked.values[..., -1:]
+  scale = jnp.where(allowed, k * n / (jnp.maximum(n - 1, 1) * jnp.maximum(n - k, 1)), 0)
+  below_top = jnp.sum(v * (top - ranked.values), axis=-1, keepdims=True)
+  lost = ranked.to_samples(_suffix_sum(weighted_gaps))
+  advantages = n * (scale * below_top - (1 + scale) * lost) - k * top / jnp.maximum(n - 1, 1)
+  return _finish(group, jnp.where(k == 1, group.minus_mean_of_others(), advantages), allowed)
+
+
+def pkpo_loo_minus_one(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
+  """Returns PKPO advantages with the leave-one-out-minus-one baseline, unbiased for max@k.
+
+  A_i = n/C(n,k) * sum over k-subsets I containing i of (max_I g - max_{I minus i} g)
+      = n * sum_{t < i} v_{t+1} (g_(t+1) - g_(t)).
+  arXiv 2505.15201, eq. (33): what the paper calls PKPO and uses in all its language-model runs.
+  Never negative; the k - 1 lowest samples get exactly 0, and so does a group of equal rewards.
+  Binary rewards: n C(n-c, k-1)/C(n, k) for each of the c right samples.
+
+  Args:
+    rewards: `[..., n]` task rewards.
+    k: samples the objective takes the best of, 1 <= k <= n; int or traced int32. k = 1, where
+      eq. (33) is undefined, is the leave-one-out baseline of REINFORCE (`rloo`); k = n is `tzsm`.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n], or n = 1.
+
+  >>> print(pkpo_loo_minus_one(jnp.array([0., 1., 0.]), k=2))
+  [0. 2. 0.]
+  """
+  group = groups.as_group(rewards, where)
+  k = groups.check_k(k, group.n)
+  groups.require_other_samples(group)
+  ranked = groups.order(group)
+  v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=group.rewards.dtype)
+  gains = jnp.cumsum(v[..., 1:] * ranked.gaps()[..., :-1], axis=-1)
+  gains = jnp.concatenate([jnp.zeros_like(gains[..., :1]), gains], axis=-1)
+  advantages = group.count * ranked.to_samples(gains)
+  return _finish(group, jnp.where(k == 1, group.minus_mean_of_others(), advantages), group.allows(k))
+
+
+def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
+  """Returns the centred PKPO advantages, unbiased for max@k and summing to 0 in every group.
+
+  A_i = n^2/(n-k) * (s_i - mean s) = n (s_i - (k/n) rho_k(g without i)), rho_k the max@k estimate.
+  Not in the PKPO paper; equals the max@k advantage of OrderGrad (arXiv 2606.06096) and MaxPO
+  (arXiv 2606.06080). Invariant to a shift of the rewards; k = 1 is `rloo`.
+
+  Args:
+    rewards: `[..., n]` task rewards.
+    k: samples the objective takes the best of, 1 <= k < n; int or traced int32.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n), or n = 1.
+
+  >>> print(pkpo_centered(jnp.array([0., 1., 0.]), k=2))
+  [-1.  2. -1.]
+  """
+  group = groups.as_group(rewards, where)
+  k = groups.check_k(k, group.n, below_n=True)
+  allowed = group.allows(k, below_n=True)
+  excess = k * excess_over_mean_max(group, k)
+  return _finish(group, excess * group.count / jnp.maximum(group.count - k, 1), allowed)
+
+
+def excess_over_mean_max(group: groups.Group, k: jax.Array) -> jax.Array:
+  """Returns G_i - mu `[..., n]`: how far the subsets that hold sample i beat all subsets.
+
+  G_i = (n/k) s_i is the mean of max_I g over the k-subsets I containing i, mu = sum_t v_t g_(t)
+  over all of them. The one difference behind `pkpo_centered` and `passk_analytical`, as
+  sum_{t < i} (t/k) v_t D_t - sum_{t >= i} ((n-t)/k) v_t D_t, which does not cancel.
+  """
+  ranked, _, weighted_gaps = _weigh(group, k)
+  t = jnp.arange(1, group.n + 1, dtype=weighted_gaps.dtype)
+  gained = t * weighted_gaps
+  gained = jnp.cumsum(gained, axis=-1) - gained
+  lost = _suffix_sum((group.count - t) * weighted_gaps)
+  return ranked.to_samples(gained - lost) / jnp.maximum(k, 1)
+
+
+def _weigh(
+  group: groups.Group, k: jax.Array
+) -> tuple[groups.Order, jax.Array, jax.Array]:
+  """Returns the order of each group, v_t `[..., n]`, and v_t D_t `[..., n]`."""
+  ranked = groups.order(group)
+  v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=group.rewards.dtype)
+  return ranked, v, v * ranked.gaps()
+
+
+def _suffix_sum(values: AnyArray) -> jax.Array:
+  """Returns `[..., n]`: sum of values_t over t >= i."""
+  return jax.lax.cumsum(values, axis=values.ndim - 1, reverse=True)
+
+
+def _finish(group: groups.Group, advantages: jax.Array, allowed: jax.Array) -> jax.Array:
+  return group.mask(jnp.where(allowed, advantages, 0))

@@ -1,0 +1,222 @@
+"""Estimates of pass@k and max@k from samples, and their uncertainty over problems."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float, Shaped
+
+from pkpo_jax import groups
+from pkpo_jax.typing import AnyArray, K, Key, Mask, PerGroup, Rewards
+from pkpo_jax.weights import subset_weights
+
+
+def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
+  """Returns the unbiased estimate of max@k = E[max of k rewards] for each group.
+
+  rho = sum_t v_t g_(t), the mean of the largest reward over all k-subsets of the n samples
+  (Walder & Karkhanis 2025, arXiv 2505.15201, eq. 12). On {0, 1} rewards it is pass@k.
+
+  Args:
+    rewards: `[..., n]` task rewards.
+    k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Returns:
+    `[...]` float32, reward units; 0 for a group that does not allow k (k < 1 or k > its samples),
+    which has no unbiased estimate: leave such groups out of a mean.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n].
+
+  >>> print(max_at_k(jnp.array([0., 1., 0., 2.]), 2))
+  1.3333334
+  """
+  group = groups.as_group(rewards, where)
+  k = groups.check_k(k, group.n)
+  v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=group.rewards.dtype)
+  top = group.max()
+  below_top = jnp.sum(v * (groups.order(group).values - top), axis=-1, keepdims=True)
+  return jnp.where(group.allows(k), top + below_top, 0)[..., 0]
+
+
+def pass_at_k(
+  num_correct: Shaped[AnyArray, '*p'] | int, num_samples: Shaped[AnyArray, '*p'] | int, k: K
+) -> PerGroup:
+  """Returns the unbiased estimate of pass@k, the chance that one of k samples is right.
+
+  rho = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374), built up from pass@0 = 0 by
+  pass@(j+1) = pass@j + (1 - pass@j) c/(n-j): every term is positive, so float32 keeps a relative
+  error of about k 1e-7 even where pass@k is tiny.
+
+  Args:
+    num_correct: `[...]` integers, right samples c of each problem, 0 <= c <= n.
+    num_samples: `[...]` integers, samples n of each problem.
+    k: samples that may be drawn, 1 <= k <= n; int or traced int32.
+
+  Returns:
+    `[...]` float32 in [0, 1]; 0 where traced numbers break the bounds.
+
+  Raises:
+    ValueError: if known numbers break the bounds.
+
+  >>> print(pass_at_k(np.array([0, 1, 4]), 4, k=2))
+  [0.  0.5 1. ]
+  """
+  for name, count in (('num_correct', num_correct), ('num_samples', num_samples)):
+    if not jnp.issubdtype(jnp.result_type(count), jnp.integer):
+      raise TypeError(f'{name}: expected integers, got dtype {jnp.result_type(count)}.')
+  known = [x for x in (num_correct, num_samples) if not isinstance(x, jax.core.Tracer)]
+  if len(known) == 2:
+    c, n = np.broadcast_arrays(*known)
+    if np.any((c < 0) | (c > n)):
+      at = tuple(np.argwhere((c < 0) | (c > n))[0])
+      raise ValueError(
+        f'num_correct: expected 0 <= num_correct <= num_samples = {n[at]}, got {c[at]}.'
+      )
+    if not isinstance(k, jax.Array):
+      groups.check_k(k, int(n.min()))
+  c, n = jnp.asarray(num_correct), jnp.asarray(num_samples)
+  k = groups.check_k(k, np.iinfo(np.int32).max)
+
+  def draw_one_more(j, pass_at_j):
+    chance = jnp.clip(c / jnp.maximum(n - j, 1), 0, 1).astype(jnp.float32)
+    return pass_at_j + (1 - pass_at_j) * chance
+
+  zeros = jnp.zeros(jnp.broadcast_shapes(c.shape, n.shape), jnp.float32)
+  in_bounds = (k >= 1) & (k <= n) & (c >= 0) & (c <= n)
+  return lax.stop_gradient(jnp.where(in_bounds, lax.fori_loop(0, k, draw_one_more, zeros), 0))
+
+
+def pass_at_k_curve(
+  rewards: Rewards, ks: Sequence[int], *, where: Mask = None
+) -> Float[jax.Array, '*p k']:
+  """Returns the estimates of max@k (pass@k on {0, 1} rewards) of each problem for several k.
+
+  Args:
+    rewards: `[..., n]` rewards of n samples of each problem.
+    ks: the values of k, each in [1, n].
+    where: `[..., n]` bool, True where a sample exists; every problem needs max(ks) samples.
+
+  Returns:
+    `[..., K]` float32, reward units. Reduce over problems with a mean and `standard_error` or
+    `bootstrap_interval`.
+
+  Raises:
+    ValueError: if a k is outside [1, n], or a known problem has fewer than max(ks) samples.
+
+  >>> print(pass_at_k_curve(jnp.array([[0., 1., 0., 0.], [1., 1., 1., 1.]]), [1, 2, 4]).mean(0))
+  [0.625 0.75  1.   ]
+  """
+  if where is not None and not isinstance(where, jax.core.Tracer):
+    num_valid = np.sum(np.asarray(where), axis=-1)
+    if np.any(num_valid < max(ks)):
+      at = tuple(int(i) for i in np.argwhere(num_valid < max(ks))[0])
+      raise ValueError(
+        f'ks: expected every k <= the samples of every problem, got k = {max(ks)} and '
+        f'{num_valid[at]} samples at problem {at}.'
+      )
+  return jnp.stack([max_at_k(rewards, k, where=where) for k in ks], axis=-1)
+
+
+class Interval(NamedTuple):
+  """A mean over problems with its bootstrap interval, each `[...]`."""
+
+  mean: jax.Array
+  low: jax.Array
+  high: jax.Array
+
+
+def standard_error(values: Float[AnyArray, 'p *rest']) -> Float[jax.Array, '*rest']:
+  """Returns the standard error of the mean over problems: sample standard deviation / sqrt(P).
+
+  Args:
+    values: `[P, ...]` one estimate per problem, P >= 2.
+
+  Raises:
+    ValueError: if there are fewer than 2 problems.
+
+  >>> print(standard_error(jnp.array([0., 1., 0., 1.])))
+  0.28867513
+  """
+  num_problems = _count_problems(values, 'values')
+  return jnp.std(jnp.asarray(values), axis=0, ddof=1) / jnp.sqrt(num_problems)
+
+
+def bootstrap_interval(
+  values: Float[AnyArray, 'p *rest'],
+  key: Key,
+  *,
+  level: float = 0.95,
+  num_resamples: int = 10_000,
+) -> Interval:
+  """Returns the mean over problems with its percentile bootstrap interval.
+
+  A cluster bootstrap: whole problems are drawn with replacement, each with its unbiased estimate.
+  Samples of a problem are never redrawn: the best of k redrawn samples is biased low.
+
+  Args:
+    values: `[P, ...]` one estimate per problem, P >= 2; trailing axes share the draws.
+    key: PRNG key of the draws.
+    level: coverage of the interval, in (0, 1).
+    num_resamples: draws of P problems.
+
+  Raises:
+    ValueError: if there are fewer than 2 problems, or level or num_resamples is out of range.
+  """
+  if not 0 < level < 1:
+    raise ValueError(f'level: expected a number in (0, 1), got {level}.')
+  if num_resamples < 1:
+    raise ValueError(f'num_resamples: expected at least 1, got {num_resamples}.')
+  num_problems = _count_problems(values, 'values')
+  values = jnp.asarray(values)
+
+  def resample(draw_key):
+    drawn = jax.random.randint(draw_key, (num_problems,), 0, num_problems)
+    return jnp.mean(values[drawn], axis=0)
+
+  means = lax.map(resample, jax.random.split(key, num_resamples), batch_size=64)
+  low, high = jnp.quantile(means, jnp.array([(1 - level) / 2, (1 + level) / 2]), axis=0)
+  return Interval(jnp.mean(values, axis=0), low, high)
+
+
+def paired_bootstrap(
+  values: Float[AnyArray, 'p *rest'],
+  other_values: Float[AnyArray, 'p *rest'],
+  key: Key,
+  *,
+  level: float = 0.95,
+  num_resamples: int = 10_000,
+) -> Interval:
+  """Returns the mean difference of two runs on the same problems, with its bootstrap interval.
+
+  The draws of problems are shared by both runs, so that what makes a problem hard for both drops
+  out. The difference is significant at 1 - level if the interval leaves out 0.
+
+  Args:
+    values: `[P, ...]` estimates of one run.
+    other_values: `[P, ...]` estimates of the run to compare with, problems in the same order.
+    key: PRNG key of the draws.
+    level: coverage of the interval, in (0, 1).
+    num_resamples: draws of P problems.
+
+  Raises:
+    ValueError: if the shapes differ, or as in `bootstrap_interval`.
+  """
+  if jnp.shape(values) != jnp.shape(other_values):
+    raise ValueError(
+      f'other_values: expected the shape of values {jnp.shape(values)}, '
+      f'got {jnp.shape(other_values)}.'
+    )
+  difference = jnp.asarray(values) - jnp.asarray(other_values)
+  return bootstrap_interval(difference, key, level=level, num_resamples=num_resamples)
+
+
+def _count_problems(values: AnyArray, name: str) -> int:
+  shape = jnp.shape(values)
+  if not shape or shape[0] < 2:
+    raise ValueError(f'{name}: expected shape [P, ...] with P >= 2 problems, got {shape}.')
+  return shape[0]

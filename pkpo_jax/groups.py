@@ -1,0 +1,212 @@
+"""A group, the samples of one prompt: its checks, its mask, its order and its centre."""
+
+import dataclasses
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from pkpo_jax.typing import AnyArray, K, Mask, Rewards
+
+# Up to this many samples, ranks by counting all pairs beat a sort (benchmarks/kernels.py).
+COUNTING_MAX_N = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Checked rewards of groups, one per leading index.
+
+  Attributes:
+    rewards: `[*p, n]` float, without gradient; 0 where a sample does not exist.
+    where: `[*p, n]` bool, True where a sample exists; None means everywhere.
+    num_valid: `[*p]` int32, samples that exist; None means n everywhere.
+  """
+
+  rewards: jax.Array
+  where: jax.Array | None
+  num_valid: jax.Array | None
+
+  @property
+  def n(self) -> int:
+    """Length of the sample axis."""
+    return self.rewards.shape[-1]
+
+  @property
+  def count(self) -> jax.Array:
+    """`[*p, 1]` or scalar float: samples that exist, at least 1 so that it can divide."""
+    if self.num_valid is None:
+      return jnp.asarray(self.n, self.rewards.dtype)
+    return jnp.maximum(self.num_valid, 1).astype(self.rewards.dtype)[..., None]
+
+  def sum(self, values: jax.Array) -> jax.Array:
+    """Returns `[*p, 1]`: the sum of `values` over the samples that exist."""
+    return jnp.sum(self.mask(values), axis=-1, keepdims=True)
+
+  def mean(self, values: jax.Array) -> jax.Array:
+    """Returns `[*p, 1]`: the mean of `values` over the samples that exist, 0 if there are none."""
+    return self.sum(values) / self.count
+
+  def max(self) -> jax.Array:
+    """Returns `[*p, 1]`: the largest reward of each group, 0 if it has no sample."""
+    if self.where is None:
+      return jnp.max(self.rewards, axis=-1, keepdims=True)
+    largest = jnp.max(jnp.where(self.where, self.rewards, -jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(self.num_valid[..., None] > 0, largest, 0)
+
+  def centred(self) -> jax.Array:
+    """Returns `[*p, n]`: rewards minus their group's mean; exactly 0 where all are equal.
+
+    Taking the maximum off first keeps what is left exact in float32 for equal rewards and makes
+    the result independent of a common offset.
+    """
+    below_max = self.mask(self.rewards - self.max())
+    return self.mask(below_max - self.mean(below_max))
+
+  def minus_mean_of_others(self) -> jax.Array:
+    """Returns `[*p, n]`: each reward minus the mean of the other samples' rewards (RLOO)."""
+    return self.centred() * self.count / jnp.maximum(self.count - 1, 1)
+
+  def mask(self, values: jax.Array) -> jax.Array:
+    """Returns `values` with 0 where a sample does not exist."""
+    return values if self.where is None else jnp.where(self.where, values, 0)
+
+  def allows(self, k: jax.Array, *, below_n: bool = False) -> jax.Array:
+    """Returns `[*p, 1]` or scalar bool: whether 1 <= k <= num_valid (< if below_n)."""
+    m = jnp.asarray(self.n if self.num_valid is None else self.num_valid[..., None])
+    return (k >= 1) & ((k < m) if below_n else (k <= m))
+
+
+def as_group(rewards: Rewards, where: Mask = None) -> Group:
+  """Returns the checked group of `rewards`.
+
+  Args:
+    rewards: `[*p, n]` real numbers; bool, integer and half-precision rewards become float32.
+    where: `[*p, n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if there is no sample axis, it is empty, or `where` has another shape.
+    TypeError: if rewards are not real numbers or `where` is not bool.
+  """
+  rewards = jnp.asarray(rewards)
+  if rewards.ndim < 1 or rewards.shape[-1] < 1:
+    raise ValueError(f'rewards: expected shape [..., n] with n >= 1, got {rewards.shape}.')
+  if jnp.issubdtype(rewards.dtype, jnp.floating):
+    dtype = jnp.promote_types(rewards.dtype, jnp.float32)
+  elif jnp.issubdtype(rewards.dtype, jnp.integer) or rewards.dtype == jnp.bool_:
+    dtype = jnp.float32
+  else:
+    raise TypeError(f'rewards: expected real numbers, got dtype {rewards.dtype}.')
+  rewards = lax.stop_gradient(rewards.astype(dtype))
+  if where is None:
+    return Group(rewards, None, None)
+  where = jnp.asarray(where)
+  if where.dtype != jnp.bool_:
+    raise TypeError(f'where: expected dtype bool, got {where.dtype}.')
+  if where.shape != rewards.shape:
+    raise ValueError(f'where: expected the shape of rewards {rewards.shape}, got {where.shape}.')
+  num_valid = jnp.sum(where, axis=-1, dtype=jnp.int32)
+  return Group(jnp.where(where, rewards, 0), where, num_valid)
+
+
+def check_k(k: K, n: int, *, below_n: bool = False) -> jax.Array:
+  """Returns `k` as int32, checked where it is known.
+
+  Args:
+    k: a Python (or NumPy) int, which is checked, or a traced or device int32, which is not.
+    n: samples per group.
+    below_n: whether the estimator needs k < n (for n > 1 or not).
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n], or equals n where k < n is needed.
+    TypeError: if k is not an integer scalar.
+  """
+  if isinstance(k, jax.Array):
+    if not jnp.issubdtype(k.dtype, jnp.integer) or k.ndim:
+      raise TypeError(f'k: expected an integer scalar, got {k.dtype} of shape {k.shape}.')
+    return k.astype(jnp.int32)
+  try:
+    value = operator.index(k)
+  except TypeError:
+    value = None
+  if value is None or isinstance(k, (bool, np.bool_)):
+    raise TypeError(f'k: expected an integer, got {k!r}.')
+  if not 1 <= value <= n:
+    raise ValueError(f'k: expected 1 <= k <= n = {n}, got {value}.')
+  if below_n and value == n:
+    raise ValueError(f'k: this advantage is undefined at k = n; expected k < n = {n}, got {value}.')
+  return jnp.asarray(value, jnp.int32)
+
+
+def require_other_samples(group: Group) -> None:
+  """Raises ValueError if groups have one sample, so that leaving it out leaves none."""
+  if group.n < 2:
+    raise ValueError('rewards: a leave-one-out baseline needs n >= 2 samples, got n = 1.')
+
+
+def require_nonnegative(group: Group) -> None:
+  """Raises ValueError if a known (not traced) reward is negative."""
+  if not isinstance(group.rewards, jax.core.Tracer):
+    smallest = float(jnp.min(group.rewards, initial=0.0))
+    if smallest < 0:
+      raise ValueError(f'rewards: expected values >= 0, got {smallest}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+  """The order statistics of groups.
+
+  Attributes:
+    values: `[*p, n]` rewards ascending; past a group's num_valid its maximum repeats, so that
+      gaps there are 0.
+    ranks: `[*p, n]` int32, 0-based place of each sample in `values`; equal rewards share the
+      lowest of their places, so that what is gathered by rank is bit-equal for them.
+  """
+
+  values: jax.Array
+  ranks: jax.Array
+
+  def gaps(self) -> jax.Array:
+    """Returns `[*p, n]`: D_t = g_(t+1) - g_(t) >= 0 for t = 1..n, with D_n = 0."""
+    return jnp.diff(self.values, axis=-1, append=self.values[..., -1:])
+
+  def to_samples(self, by_rank: jax.Array) -> jax.Array:
+    """Returns `[*p, n]`: for each sample the entry of `by_rank` at its rank."""
+    return jnp.take_along_axis(by_rank, self.ranks, axis=-1)
+
+
+def order(group: Group) -> Order:
+  """Returns the order statistics of each group, O(n log n) for large n.
+
+  XLA's sort is slow, on CPU and on TPU; small groups are ranked by counting pairs instead, n^2
+  comparisons without a branch. Samples that do not exist go last.
+  """
+  keys = group.rewards
+  if group.where is not None:
+    keys = jnp.where(group.where, keys, jnp.inf)
+  places = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 1)
+  if group.n <= COUNTING_MAX_N:
+    stable_ranks = _count_ranks(keys)
+    values = _put(stable_ranks, keys)
+  else:
+    values, from_place = lax.sort((keys, places), dimension=-1, num_keys=1)
+    stable_ranks = _put(from_place, places)
+  if group.where is not None:
+    values = jnp.where(places < group.num_valid[..., None], values, group.max())
+  starts = jnp.diff(values, axis=-1, prepend=values[..., :1]) > 0
+  lowest_tied = lax.cummax(jnp.where(starts, places, 0), axis=keys.ndim - 1)
+  return Order(values, jnp.take_along_axis(lowest_tied, stable_ranks, axis=-1))
+
+
+def _count_ranks(keys: AnyArray) -> jax.Array:
+  """Returns `[*p, n]` int32: 0-based ranks by comparing all pairs, ties by position."""
+  position = jnp.arange(keys.shape[-1])
+  mine, other = keys[..., None, :], keys[..., :, None]
+  is_before = (other < mine) | ((other == mine) & (position[:, None] < position[None, :]))
+  return jnp.sum(is_before, axis=-2, dtype=jnp.int32)
+
+
+def _put(places: jax.Array, values: jax.Array) -> jax.Array:
+  """Returns `[*p, n]` with `values` moved to `places` (a permutation) along the last axis."""
+  return jnp.put_along_axis(jnp.zeros_like(values), places, values, axis=-1, inplace=False)
