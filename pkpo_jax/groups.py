@@ -208,5 +208,13 @@ def _count_ranks(keys: AnyArray) -> jax.Array:
 
 
 def _put(places: jax.Array, values: jax.Array) -> jax.Array:
-  """Returns `[*p, n]` with `values` moved to `places` (a permutation) along the last axis."""
-  return jnp.put_along_axis(jnp.zeros_like(values), places, values, axis=-1, inplace=False)
+  """Returns `[*p, n]` with `values` moved to `places` (a permutation) along the last axis.
+
+  Mapped over the leading axes, not indexed by them: the scatter then has batch dimensions, which
+  XLA splits over devices without moving rewards between them.
+  """
+
+  def put_one(places, values):
+    return jnp.zeros_like(values).at[places].set(values, unique_indices=True)
+
+  return jnp.vectorize(put_one, signature='(n),(n)->(n)')(places, values)
