@@ -11,11 +11,12 @@ float32 without unit, 0 where a sample does not exist. With a traced k that a gr
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float
 
 from pkpo_jax import groups
 from pkpo_jax.advantages.pkpo import excess_over_mean_max
 from pkpo_jax.advantages.relatives import grpo
-from pkpo_jax.typing import Advantages, AnyArray, K, Key, Mask, PerGroup, Rewards
+from pkpo_jax.typing import Advantages, AnyArray, K, Key, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
 
@@ -173,7 +174,7 @@ def passk_combination(
 
 
 def passk_adaptive(
-  rewards: Rewards, *, k: K, entropy: PerGroup, where: Mask = None
+  rewards: Rewards, *, k: K, entropy: Float[AnyArray, '*p'], where: Mask = None
 ) -> Advantages:
   """Returns Pass@1 advantages for the uncertain prompts and Pass@k ones for the others.
 

@@ -199,7 +199,8 @@ def max_at_k_off_policy(
   # maximum is sample j, and that one is in and another out.
   one_in = (k - 1) / jnp.maximum(j - 1, 1)
   two_in = one_in * (k - 2) / jnp.maximum(j - 2, 1)
-  in_and_out = one_in * (j - k) / jnp.maximum(j - 2, 1)
+  # Of two samples (j = 2) the lower one has no other beside it.
+  in_and_out = jnp.where(j > 2, one_in * (j - k) / jnp.maximum(j - 2, 1), one_in)
   lower = jnp.cumsum(delta, axis=-1) - delta
   as_max = v * g * (1 + delta + one_in * lower)
   above = _sum_after(v * g * (one_in * (1 + delta) + two_in * lower))

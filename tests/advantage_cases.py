@@ -1,0 +1,74 @@
+"""What the tests need to call every advantage alike, and where each is defined."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pkpo_jax import ADVANTAGES
+
+# Undefined at k = n: a Python int raises, a traced one gives 0.
+BELOW_N = {'pkpo_loo', 'pkpo_centered'}
+# Undefined for n = 1: nothing is left once a sample is left out.
+NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'rloo', 'tzsm'}
+NEEDS_NONNEGATIVE = {'maxrl', 'tailrl'}
+USES_K = {
+  name for name, fn in ADVANTAGES.items() if inspect.signature(fn).parameters['k'].default is not None
+}
+
+
+def extra_arguments(name, rewards, *, neutral=False):
+  """Returns the arguments beside rewards, k and where that an advantage asks for.
+
+  Args:
+    name: key of ADVANTAGES.
+    rewards: `[..., n]`, gives shapes.
+    neutral: whether to ask for values that single out no sample and no prompt.
+  """
+  rewards = np.asarray(rewards)
+  rng = np.random.default_rng(rewards.size)
+  parameters = inspect.signature(ADVANTAGES[name]).parameters
+  extra = {}
+  if 'key' in parameters:
+    extra['key'] = jax.random.key(3)
+  if 'entropy' in parameters:
+    entropy = rng.permutation(rewards[..., 0].size).reshape(rewards.shape[:-1])
+    extra['entropy'] = jnp.asarray(entropy, jnp.float32)
+  if 'ratios' in parameters:
+    ratios = np.ones(rewards.shape) if neutral else rng.uniform(0.5, 1.5, rewards.shape)
+    extra['ratios'] = jnp.asarray(ratios, jnp.float32)
+  return extra
+
+
+def bind(name, rewards, **kwargs):
+  """Returns the advantage as a function of (rewards, k, where), its extra arguments bound."""
+  fn = functools.partial(ADVANTAGES[name], **extra_arguments(name, rewards, **kwargs))
+  return lambda rewards, k, where=None: fn(rewards, k=k, where=where)
+
+
+def allowed_ks(name, n):
+  """Returns the k in 1..n for which the advantage is defined."""
+  return range(1, n) if name in BELOW_N else range(1, n + 1)
+
+
+def groups_of(n, *, nonnegative=False):
+  """Returns `[B, n]` float64: groups of rewards, distinct and tied, of both signs, binary, equal.
+
+  All are multiples of 1/64, so that float32 holds them exactly.
+  """
+  rng = np.random.default_rng(n)
+  rows = [
+    rng.normal(size=n),
+    10 * rng.normal(size=n) - 30,
+    rng.integers(-2, 3, n),
+    rng.integers(0, 2, n),
+    np.arange(n) == n // 2,
+    np.arange(n) != n // 2,
+    np.arange(n, 0, -1) / 2,
+    np.zeros(n),
+    np.full(n, -1.25),
+  ]
+  rewards = np.round(np.array(rows, np.float64) * 64) / 64
+  return np.abs(rewards) if nonnegative else rewards
