@@ -1,0 +1,156 @@
+"""Every field of a config, with its default and its meaning.
+
+The other files in this folder are diffs on this one. A group with a `name` passes its other
+fields to what is named; the functions below list those fields for every name. Change numbers on
+the command line with --config.group.field=value.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the default config: the hidden-answer bandit. It has no variants, so no `arg`."""
+  if arg:
+    raise ValueError(f'configs/default.py: expected no variant after the colon, got {arg!r}.')
+  config = ConfigDict()
+  config.seed = 0  # Of everything random in the run.
+  config.num_train_steps = 1000  # Updates.
+  config.task = hidden_answer()  # One of the tasks below.
+  config.policy = softmax_bandit()  # One of the policies below.
+
+  config.rollout = ConfigDict()
+  config.rollout.num_prompts = 64  # P, prompts of one step.
+  config.rollout.num_samples = 16  # N, samples of each prompt; the papers' n.
+
+  config.advantage = ConfigDict()
+  config.advantage.name = 'pkpo_loo_minus_one'  # A key of pkpo_jax.ADVANTAGES.
+  config.advantage.k = 8  # Samples the objective takes the best of, 1 <= k <= num_samples.
+  config.advantage.schedule = constant()  # k over the steps; one of the schedules below.
+  config.advantage.num_groups = config_dict.placeholder(int)  # passk_bootstrap: sets; None is N.
+  config.advantage.success_threshold = 1.0  # passk_exceeding, _combination: right from here on.
+  config.advantage.beta = 2.0  # rs_grpo: risk preference, 1 / reward units.
+
+  config.loss = ConfigDict()
+  config.loss.entropy_coef = 0.0  # Weight of the entropy bonus (the EntropyReg baseline).
+
+  config.optimizer = ConfigDict()
+  config.optimizer.name = 'adam'  # 'adam' or 'sgd'.
+  config.optimizer.learning_rate = 0.05  # Peak.
+  config.optimizer.warmup_steps = 0  # Linear rise from 0 to the peak.
+  config.optimizer.decay = 'linear'  # Down to 0 at the last step: 'constant', 'linear', 'cosine'.
+  config.optimizer.max_grad_norm = config_dict.placeholder(float)  # Clip here; None is no clip.
+
+  config.eval = ConfigDict()
+  config.eval.every = 250  # Steps between evaluations; there is one at the end, too.
+  config.eval.ks = (1, 2, 4, 8, 16)  # The k of pass@k (max@k) in all metrics.
+  config.eval.num_prompts = 512  # Fresh problems of an evaluation.
+  config.eval.num_samples = 16  # Samples of each; at least the largest of ks.
+
+  config.checkpoint = ConfigDict()
+  config.checkpoint.every = 500  # Steps between checkpoints; there is one at the end, too.
+  config.checkpoint.max_to_keep = 2  # Older ones are deleted.
+
+  config.mesh = ConfigDict()
+  config.mesh.data = 1  # Devices that share the prompts; -1 is all of them.
+
+  config.log = ConfigDict()
+  config.log.every = 10  # Steps between lines of training metrics.
+  config.log.tensorboard = True  # Also write TensorBoard event files.
+  return config
+
+
+# Tasks.
+
+
+def hidden_answer() -> ConfigDict:
+  """The right arm is hidden and drawn anew for each problem; rewards 0/1, optimum known."""
+  task = ConfigDict()
+  task.name = 'hidden_answer'
+  task.num_contexts = 4  # Contexts, each with its own order of the arms.
+  task.num_arms = 16  # Arms.
+  task.exponent = 1.0  # Arm number r is right with chance ~ r^-exponent.
+  return task
+
+
+def safe_risky() -> ConfigDict:
+  """Arms that pay a prize with some chance; continuous rewards, optimum known."""
+  task = ConfigDict()
+  task.name = 'safe_risky'
+  task.num_contexts = 4  # Contexts, each with the arms rotated by one more place.
+  task.win_probs = (1.0, 0.5, 0.2, 0.08)  # Chance of each arm's prize.
+  task.prizes = (0.4, 0.6, 0.8, 0.95)  # Mean prize, reward units.
+  task.noise = 0.05  # Half-width of the uniform noise, reward units.
+  return task
+
+
+def parabola() -> ConfigDict:
+  """x^2 on [0, 1], else 0: the toy reward of PKPO, for the policy `gaussian`."""
+  task = ConfigDict()
+  task.name = 'parabola'
+  return task
+
+
+# Policies.
+
+
+def softmax_bandit() -> ConfigDict:
+  """A table of logits, one row a context, uniform at first; its size comes from the task."""
+  policy = ConfigDict()
+  policy.name = 'softmax_bandit'
+  return policy
+
+
+def gaussian() -> ConfigDict:
+  """Normal(theta, sd) with a learnable mean."""
+  policy = ConfigDict()
+  policy.name = 'gaussian'
+  policy.init_theta = 0.3  # Mean at first.
+  policy.sd = 0.1  # Fixed standard deviation.
+  return policy
+
+
+# Schedules of k. They start from config.advantage.k.
+
+
+def constant() -> ConfigDict:
+  """k at every step."""
+  schedule = ConfigDict()
+  schedule.name = 'constant'
+  return schedule
+
+
+def step() -> ConfigDict:
+  """k, then another k."""
+  schedule = ConfigDict()
+  schedule.name = 'step'
+  schedule.final_k = 1  # The other k.
+  schedule.at = 500  # The step from which it holds.
+  return schedule
+
+
+def linear() -> ConfigDict:
+  """From k to another k in a straight line, rounded."""
+  schedule = ConfigDict()
+  schedule.name = 'linear'
+  schedule.final_k = 1  # The other k.
+  schedule.begin = 0  # Last step at which k still holds.
+  schedule.end = 500  # First step at which the other k is reached.
+  return schedule
+
+
+def piecewise() -> ConfigDict:
+  """k, then one value after another."""
+  schedule = ConfigDict()
+  schedule.name = 'piecewise'
+  schedule.boundaries = (250, 500)  # Steps from which each value holds.
+  schedule.values = (4, 1)  # The values.
+  return schedule
+
+
+def pass1_passk_pass1() -> ConfigDict:
+  """1, then k, then 1 again: Pass@k Training's recipe."""
+  schedule = ConfigDict()
+  schedule.name = 'pass1_passk_pass1'
+  schedule.begin = 100  # Step from which k holds.
+  schedule.end = 700  # Step from which 1 holds again.
+  return schedule

@@ -1,0 +1,94 @@
+"""Where metrics go: JSON lines, TensorBoard, and a progress bar with an ETA."""
+
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+
+import tensorboardX
+import tqdm
+
+
+class MetricWriter:
+  """Writes scalars to workdir/metrics.jsonl and, if asked, to TensorBoard event files.
+
+  A resumed run drops what an earlier one wrote for steps it will repeat, so that every step
+  stands in the file once.
+  """
+
+  def __init__(self, workdir: pathlib.Path, first_step: int, tensorboard: bool):
+    """Opens the files; `first_step` is the first step that will be written."""
+    self._path = workdir / 'metrics.jsonl'
+    if self._path.exists():
+      _drop_from_step(self._path, first_step)
+    self._file = self._path.open('a')
+    self._tensorboard = (
+      tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step)
+      if tensorboard
+      else None
+    )
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes one line of metrics, named group/name, for `step`.
+
+    Raises:
+      FloatingPointError: if a metric is NaN or infinite.
+    """
+    scalars = {name: float(value) for name, value in metrics.items()}
+    for name, value in scalars.items():
+      if not math.isfinite(value):
+        raise FloatingPointError(f'{name}: expected a finite number at step {step}, got {value}.')
+    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+    if self._tensorboard is not None:
+      for name, value in scalars.items():
+        self._tensorboard.add_scalar(name, value, step)
+
+  def flush(self) -> None:
+    """Hands everything written so far to the operating system."""
+    self._file.flush()
+    if self._tensorboard is not None:
+      self._tensorboard.flush()
+
+  def close(self) -> None:
+    """Flushes and closes the files."""
+    self._file.close()
+    if self._tensorboard is not None:
+      self._tensorboard.close()
+
+  def __enter__(self) -> 'MetricWriter':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self.close()
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
+  """Returns the lines of workdir/metrics.jsonl, in order."""
+  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def progress(first_step: int, num_steps: int, name: str) -> tqdm.tqdm:
+  """Returns the steps first_step..num_steps - 1 as an iterable that shows progress and an ETA."""
+  return tqdm.tqdm(
+    range(first_step, num_steps),
+    desc=name,
+    initial=first_step,
+    total=num_steps,
+    unit='step',
+    # A log file gets a line now and then, a terminal a moving bar.
+    mininterval=0.2 if sys.stderr.isatty() else 10,
+  )
+
+
+def _drop_from_step(path: pathlib.Path, first_step: int) -> None:
+  """Removes the lines of steps >= first_step, and a last line that was cut short."""
+  kept = []
+  for line in path.read_text().splitlines(keepends=True):
+    if not line.endswith('\n') or json.loads(line)['step'] >= first_step:
+      break
+    kept.append(line)
+  rewritten = path.with_suffix('.tmp')
+  rewritten.write_text(''.join(kept))
+  rewritten.replace(path)

@@ -1,0 +1,210 @@
+"""The typed form of a config, and the one place where names and fields of configs are checked.
+
+`configs/default.py` is the home of every number and comment; the dataclasses here hold no
+defaults. A ConfigDict ends in `Settings.from_config`; every error names the field, its value and
+what was expected.
+"""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def build(field: str, group: Mapping[str, Any], choices: Mapping[str, Callable], **context) -> Any:
+  """Returns `choices[group['name']](**context, **rest of group)` after checking every field.
+
+  Args:
+    field: where the group stands in the config, such as 'task'.
+    group: a dict with 'name' and the keyword arguments of what it names.
+    choices: what can be named.
+    **context: further arguments that do not come from the config.
+
+  Raises:
+    ValueError: if the name is not a choice, a field is unknown or missing, or out of range.
+    TypeError: if a field has the wrong type.
+  """
+  kwargs = dict(group)
+  if 'name' not in kwargs:
+    raise ValueError(f'{field}.name: missing; expected one of {sorted(choices)}.')
+  return call(field, lookup(f'{field}.name', kwargs.pop('name'), choices), kwargs, **context)
+
+
+def lookup(field: str, name: Any, choices: Mapping[str, Any]) -> Any:
+  """Returns `choices[name]`; raises ValueError that lists the choices if there is none."""
+  if name not in choices:
+    raise ValueError(f'{field}: expected one of {sorted(choices)}, got {name!r}.')
+  return choices[name]
+
+
+def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -> Any:
+  """Returns `function(**context, **kwargs)` after checking the kwargs' names and types."""
+  parameters = {
+    name: parameter
+    for name, parameter in inspect.signature(function).parameters.items()
+    if name not in context
+  }
+  for name in kwargs:
+    if name not in parameters:
+      raise ValueError(f'{field}.{name}: unknown field; expected one of {sorted(parameters)}.')
+  for name, parameter in parameters.items():
+    if name not in kwargs and parameter.default is parameter.empty:
+      raise ValueError(f'{field}.{name}: missing; {field} needs {sorted(parameters)}.')
+  hints = typing.get_type_hints(function)
+  checked = {
+    name: _as_type(f'{field}.{name}', value, hints.get(name, Any)) for name, value in kwargs.items()
+  }
+  try:
+    return function(**context, **checked)
+  except ValueError as error:
+    raise ValueError(f'{field}.{error}') from error
+
+
+def expect(condition: bool, name: str, expected: str, value: Any) -> None:
+  """Raises ValueError naming the field, what was expected and the value, unless `condition`."""
+  if not condition:
+    raise ValueError(f'{name}: expected {expected}, got {value!r}.')
+
+
+def _as_type(field: str, value: Any, hint: Any) -> Any:
+  """Returns `value` as `hint` (int -> float and list -> tuple are allowed) or raises TypeError."""
+  if hint is Any:
+    return value
+  if isinstance(hint, types.UnionType):
+    if value is None and type(None) in hint.__args__:
+      return None
+    (hint,) = (arg for arg in hint.__args__ if arg is not type(None))
+  if typing.get_origin(hint) is tuple:
+    if isinstance(value, (list, tuple)):
+      return tuple(
+        _as_type(f'{field}[{i}]', item, hint.__args__[0]) for i, item in enumerate(value)
+      )
+  elif dataclasses.is_dataclass(hint):
+    if isinstance(value, Mapping):
+      return call(field, hint, value)
+  elif typing.get_origin(hint) in (dict, Mapping) or hint in (dict, Mapping):
+    if isinstance(value, Mapping):
+      return dict(value)
+  elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  elif isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+    return value
+  name = getattr(hint, '__name__', str(hint))
+  raise TypeError(f'{field}: expected {name}, got {value!r} of type {type(value).__name__}.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+  """How much is sampled in a step."""
+
+  num_prompts: int
+  num_samples: int
+
+  def __post_init__(self):
+    expect(self.num_prompts >= 1, 'num_prompts', 'at least 1', self.num_prompts)
+    expect(self.num_samples >= 1, 'num_samples', 'at least 1', self.num_samples)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdvantageSettings:
+  """How rewards become advantages."""
+
+  name: str
+  k: int
+  schedule: dict
+  num_groups: int | None
+  success_threshold: float
+  beta: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossSettings:
+  """What is minimised besides the policy-gradient surrogate."""
+
+  entropy_coef: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+  """When and how thoroughly the policy is evaluated."""
+
+  every: int
+  ks: tuple[int, ...]
+  num_prompts: int
+  num_samples: int
+
+  def __post_init__(self):
+    expect(self.every >= 1, 'every', 'at least 1', self.every)
+    expect(self.num_prompts >= 2, 'num_prompts', 'at least 2', self.num_prompts)
+    expect(self.num_samples >= 1, 'num_samples', 'at least 1', self.num_samples)
+    expect(len(self.ks) > 0, 'ks', 'at least one k', self.ks)
+    for k in self.ks:
+      expect(1 <= k <= self.num_samples, 'ks', f'1 <= k <= num_samples = {self.num_samples}', k)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+  """When the training state is saved."""
+
+  every: int
+  max_to_keep: int
+
+  def __post_init__(self):
+    expect(self.every >= 1, 'every', 'at least 1', self.every)
+    expect(self.max_to_keep >= 1, 'max_to_keep', 'at least 1', self.max_to_keep)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSettings:
+  """How devices are laid out."""
+
+  data: int
+
+  def __post_init__(self):
+    expect(self.data >= 1 or self.data == -1, 'data', 'at least 1, or -1 for all', self.data)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogSettings:
+  """When metrics are written."""
+
+  every: int
+  tensorboard: bool
+
+  def __post_init__(self):
+    expect(self.every >= 1, 'every', 'at least 1', self.every)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """A whole config, checked. Task, policy and optimizer stay dicts for their factories."""
+
+  seed: int
+  num_train_steps: int
+  task: dict
+  policy: dict
+  rollout: RolloutSettings
+  advantage: AdvantageSettings
+  loss: LossSettings
+  optimizer: dict
+  eval: EvalSettings
+  checkpoint: CheckpointSettings
+  mesh: MeshSettings
+  log: LogSettings
+
+  def __post_init__(self):
+    expect(self.seed >= 0, 'seed', 'at least 0', self.seed)
+    expect(self.num_train_steps >= 1, 'num_train_steps', 'at least 1', self.num_train_steps)
+
+  @classmethod
+  def from_config(cls, config: Mapping[str, Any]) -> 'Settings':
+    """Returns the settings of `config`, a dict or a ConfigDict.
+
+    Raises:
+      ValueError: if a field is unknown, missing or out of range.
+      TypeError: if a field has the wrong type.
+    """
+    as_dict = config.to_dict() if hasattr(config, 'to_dict') else config
+    return call('config', cls, as_dict)

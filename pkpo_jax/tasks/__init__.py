@@ -1,0 +1,42 @@
+"""Tasks: what gives prompts and rewards completions."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Float
+
+from pkpo_jax.tasks.hidden_answer import HiddenAnswer
+from pkpo_jax.tasks.parabola import Parabola
+from pkpo_jax.tasks.safe_risky import SafeRisky
+from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax.typing import Key
+
+
+class Task(Protocol):
+  """A distribution over prompts with a reward for completions.
+
+  Attributes:
+    is_binary: whether rewards are 0 or 1, so that max@k is pass@k.
+  """
+
+  is_binary: bool
+
+  def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
+    """Returns the prompts of a step; the same for the same step and key."""
+
+  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
+    """Returns the reward of each completion; may run on the host."""
+
+
+class ExactTask(Task, Protocol):
+  """A task small enough that the objective and its optimum are known exactly."""
+
+  def exact_max_at_k(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
+    """Returns max@k of the policy for each k, exactly, mean over prompts."""
+
+  def best_max_at_k(self, policy: Any, k: int) -> float:
+    """Returns the largest max@k that any policy of this kind can reach."""
+
+
+TASKS = {'hidden_answer': HiddenAnswer, 'safe_risky': SafeRisky, 'parabola': Parabola}

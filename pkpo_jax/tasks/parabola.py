@@ -1,0 +1,60 @@
+"""The reward of PKPO's toy section: g(x) = x^2 on [0, 1], else 0."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize, stats
+
+from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax.typing import Key
+
+# Nodes and weights on [0, 1]: F(u)^k is smooth at the scale of the policy's sd = 0.1 / k.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
+_U, _DU = (_NODES + 1) / 2, _WEIGHTS / 2
+
+
+class Parabola:
+  """g(x) = x^2 on [0, 1], else 0: the best policy sits close to a cliff (arXiv 2505.15201)."""
+
+  is_binary = False
+  is_real_line = True
+
+  @functools.partial(jax.jit, static_argnums=(0, 2))
+  def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
+    """Returns the one prompt there is, `num_prompts` times."""
+    del step, key
+    ids = jnp.zeros(num_prompts, jnp.int32)
+    return Prompts(ids=ids, tokens=ids[:, None], hidden=())
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
+    """Returns x^2 on [0, 1], else 0."""
+    del prompts, key
+    x = rollout.completions[..., 0]
+    return jnp.where((x >= 0) & (x <= 1), x**2, 0)
+
+  def exact_max_at_k(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
+    """Returns max@k = int_0^1 2u (1 - F(u)^k) du, F(u) = P(x is not in (u, 1])."""
+    cdf = jax.scipy.stats.norm.cdf
+    theta = params['theta']
+    not_above = 1 - (cdf((1 - theta) / policy.sd) - cdf((_U - theta) / policy.sd))
+    return jnp.stack([jnp.sum(2 * _U * (1 - not_above**k) * _DU) for k in ks])
+
+  def best_max_at_k(self, policy: Any, k: int) -> float:
+    """Returns the largest max@k over theta, to 1e-9."""
+
+    def loss(theta):
+      cdf = stats.norm(theta, policy.sd).cdf
+      return -float(np.sum(2 * _U * (1 - (1 - (cdf(1.0) - cdf(_U))) ** k) * _DU))
+
+    grid = np.linspace(0, 1.5, 301)
+    start = grid[np.argmin([loss(theta) for theta in grid])]
+    solution = optimize.minimize_scalar(
+      loss, bounds=(start - 0.01, start + 0.01), method='bounded', options={'xatol': 1e-9}
+    )
+    return -float(solution.fun)

@@ -1,0 +1,60 @@
+"""What flows through the training loop: Prompts, Rollout, TrainState."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import optax
+
+
+@flax.struct.dataclass
+class Prompts:
+  """The prompts of one step.
+
+  Attributes:
+    ids: `[P]` int32, which problem each prompt is; names the problem in messages and statistics.
+    tokens: `[P, T]` int32, what the policy sees; for a bandit one token, the context.
+    hidden: arrays with leading axis P that only the task sees, such as the right answer.
+  """
+
+  ids: jax.Array
+  tokens: jax.Array
+  hidden: Any
+
+
+@flax.struct.dataclass
+class Rollout:
+  """The N samples of each prompt.
+
+  Attributes:
+    prompt_tokens: `[P, T]` int32, as in Prompts.
+    completions: `[P, N, L]`, int32 tokens or arms, or float32 for a continuous policy.
+    completion_mask: `[P, N, L]` bool, True where a completion has a token.
+    sampling_log_probs: `[P, N, L]` float32, nats, under the policy that sampled.
+  """
+
+  prompt_tokens: jax.Array
+  completions: jax.Array
+  completion_mask: jax.Array
+  sampling_log_probs: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+  """What a training step changes.
+
+  Attributes:
+    step: `[]` int32, updates made so far.
+    params: the policy's parameters.
+    opt_state: the optimiser's state.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: optax.OptState
+
+  def apply_gradients(self, grads: Any, optimizer: optax.GradientTransformation) -> 'TrainState':
+    """Returns the state after one update by `optimizer`."""
+    updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
+    params = optax.apply_updates(self.params, updates)
+    return TrainState(step=self.step + 1, params=params, opt_state=opt_state)
