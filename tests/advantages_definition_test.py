@@ -29,7 +29,7 @@ from pkpo_jax import (
 MAX_N = 7
 # These have tests of their own below: one draws, one looks across prompts.
 DETERMINISTIC = [name for name in ADVANTAGES if name not in ('passk_bootstrap', 'passk_adaptive')]
-TOLERANCE = dict(rtol=2e-6, atol=2e-6)
+TOLERANCE = {'rtol': 2e-6, 'atol': 2e-6}
 
 
 def rewards_for(name, n):
@@ -167,8 +167,11 @@ def test_bootstrap_has_the_expectation_over_all_draws(k):
   outcomes = np.array([oracles.passk_bootstrap(g, sets) for sets in draws])
   keys = jax.random.split(jax.random.key(0), num_keys)
   batch = np.broadcast_to(np.array(g, np.float32), (num_keys, len(g)))
-  one = lambda row, key: passk_bootstrap(row, k=jnp.int32(k), key=key, num_groups=num_sets)  # noqa: E731
-  actual = jax.jit(jax.vmap(one))(batch, keys)
+
+  def draw(row, key):
+    return passk_bootstrap(row, k=jnp.int32(k), key=key, num_groups=num_sets)
+
+  actual = jax.jit(jax.vmap(draw))(batch, keys)
   bound = 5 * outcomes.std(axis=0) / np.sqrt(num_keys) + 1e-6
   assert np.all(np.abs(np.mean(actual, axis=0) - outcomes.mean(axis=0)) < bound)
   assert k == len(g) or outcomes.mean(axis=0)[-1] > 20 * bound[-1]
@@ -196,11 +199,14 @@ def test_bootstrap_sets_hold_k_distinct_samples(masked):
   where = np.arange(num_slots) % 3 != 1 if masked else np.ones(num_slots, bool)
   n = where.sum()
   rewards = np.eye(num_slots, dtype=np.float32)[where]
+
+  def draw(g, k):
+    key = jax.random.key(5)
+    mask = where if masked else None
+    return passk_bootstrap(g, k=k, key=key, num_groups=num_sets, where=mask)
+
   for k in range(1, n // 2):
-    fn = lambda g: passk_bootstrap(  # noqa: E731
-      g, k=k, key=jax.random.key(5), num_groups=num_sets, where=where if masked else None
-    )
-    advantages = np.array([fn(g) for g in rewards])[:, where]
+    advantages = np.array([draw(g, k) for g in rewards])[:, where]
     np.testing.assert_allclose(advantages.sum(axis=1), 0, atol=2e-4)
     squares = np.diag(advantages) ** 2
     # The smaller root of h (m - h): a sample is in fewer than half of the sets.

@@ -1,14 +1,15 @@
-"""What must stand before jax and pkpo_jax are imported: virtual devices and shape checks."""
+"""What must stand before pkpo_jax is imported and jax starts: virtual devices, shape checks."""
 
 import os
 
+import jaxtyping
+import pytest
+
 NUM_DEVICES = 8
+# Read when jax first looks for devices.
 os.environ['XLA_FLAGS'] = ' '.join(
   [os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={NUM_DEVICES}']
 ).strip()
-
-import jaxtyping  # noqa: E402
-import pytest  # noqa: E402
 
 # Every annotated shape and dtype of the package is checked in every test.
 jaxtyping.install_import_hook('pkpo_jax', 'beartype.beartype')
