@@ -13,6 +13,9 @@ from pkpo_jax import groups
 from pkpo_jax.typing import AnyArray, K, Key, Mask, PerGroup, Rewards
 from pkpo_jax.weights import subset_weights
 
+# Samples of each problem, or of all alike.
+Counts = Shaped[AnyArray, '*p'] | int | np.integer
+
 
 def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   """Returns the unbiased estimate of max@k = E[max of k rewards] for each group.
@@ -43,9 +46,7 @@ def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   return jnp.where(group.allows(k), top + below_top, 0)[..., 0]
 
 
-def pass_at_k(
-  num_correct: Shaped[AnyArray, '*p'] | int, num_samples: Shaped[AnyArray, '*p'] | int, k: K
-) -> PerGroup:
+def pass_at_k(num_correct: Counts, num_samples: Counts, k: K) -> PerGroup:
   """Returns the unbiased estimate of pass@k, the chance that one of k samples is right.
 
   rho = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374), built up from pass@0 = 0 by
