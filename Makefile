@@ -75,6 +75,8 @@ UV_INSTALL = $(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode \
   $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS),--upgrade)
 PIP_INSTALL = $(PYTHON) -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade)
 
+RUN_EXTRAS := figures,train
+
 # $(call install,extras)
 define install
 	@echo '== Installing pkpo_jax[$(1)] into $(VENV)'
@@ -92,7 +94,7 @@ $(VENV)/.stamp-venv: tools/find_python.sh
 	@touch $@
 
 $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml $(CONSTRAINTS)
-	$(call install,figures,train)
+	$(call install,$(RUN_EXTRAS))
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	$(call install,dev)
