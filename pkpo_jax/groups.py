@@ -1,6 +1,7 @@
 """A group, the samples of one prompt: its checks, its mask, its order and its centre."""
 
 import dataclasses
+import functools
 import operator
 
 import jax
@@ -10,8 +11,11 @@ from jax import lax
 
 from pkpo_jax.typing import AnyArray, K, Mask, Rewards
 
-# Up to this many samples, ranks by counting all pairs beat a sort (benchmarks/kernels.py).
-COUNTING_MAX_N = 64
+# Up to this many samples, counting all pairs beats a sort (benchmarks/kernels.py).
+COUNTING_MAX_N = 256
+# XLA's CPU backend fuses a reduction of up to 32 entries with what makes them; it cuts a longer one
+# in two and then stores all pairs.
+_PAIRS_AT_A_TIME = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +175,10 @@ class Order:
     """Returns `[*p, n]`: D_t = g_(t+1) - g_(t) >= 0 for t = 1..n, with D_n = 0."""
     return jnp.diff(self.values, axis=-1, append=self.values[..., -1:])
 
+  def steps(self) -> jax.Array:
+    """Returns `[*p, n]`: g_(t) - g_(t-1) >= 0 for t = 1..n, with 0 at t = 1."""
+    return jnp.diff(self.values, axis=-1, prepend=self.values[..., :1])
+
   def to_samples(self, by_rank: jax.Array) -> jax.Array:
     """Returns `[*p, n]`: for each sample the entry of `by_rank` at its rank."""
     return jnp.take_along_axis(by_rank, self.ranks, axis=-1)
@@ -179,32 +187,71 @@ class Order:
 def order(group: Group) -> Order:
   """Returns the order statistics of each group, O(n log n) for large n.
 
-  XLA's sort is slow, on CPU and on TPU; small groups are ranked by counting pairs instead, n^2
-  comparisons without a branch. Samples that do not exist go last.
+  XLA's sort is slow, on CPU and on TPU; small groups are ordered by counting pairs instead, n^2
+  comparisons without a branch, a scatter or a collective. Samples that do not exist go last.
   """
-  keys = group.rewards
+  keys = _float_to_int(group.rewards)
   if group.where is not None:
-    keys = jnp.where(group.where, keys, jnp.inf)
+    keys = jnp.where(group.where, keys, jnp.iinfo(keys.dtype).max)
   places = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 1)
   if group.n <= COUNTING_MAX_N:
-    stable_ranks = _count_ranks(keys)
-    values = _put(stable_ranks, keys)
+    sorted_keys, ranks = _order_by_counting(keys)
   else:
-    values, from_place = lax.sort((keys, places), dimension=-1, num_keys=1)
-    stable_ranks = _put(from_place, places)
+    sorted_keys, from_place = lax.sort((keys, places), dimension=-1, num_keys=1, is_stable=False)
+    # The roll brings the last key to the first place, which is 0 with or without a tie.
+    starts = jnp.where(sorted_keys == jnp.roll(sorted_keys, 1, axis=-1), 0, places)
+    ranks = _put(from_place, lax.cummax(starts, axis=keys.ndim - 1))
+  values = _int_to_float(sorted_keys, group.rewards.dtype)
   if group.where is not None:
     values = jnp.where(places < group.num_valid[..., None], values, group.max())
-  starts = jnp.diff(values, axis=-1, prepend=values[..., :1]) > 0
-  lowest_tied = lax.cummax(jnp.where(starts, places, 0), axis=keys.ndim - 1)
-  return Order(values, jnp.take_along_axis(lowest_tied, stable_ranks, axis=-1))
+  return Order(values, ranks)
 
 
-def _count_ranks(keys: AnyArray) -> jax.Array:
-  """Returns `[*p, n]` int32: 0-based ranks by comparing all pairs, ties by position."""
-  position = jnp.arange(keys.shape[-1])
-  mine, other = keys[..., None, :], keys[..., :, None]
-  is_before = (other < mine) | ((other == mine) & (position[:, None] < position[None, :]))
-  return jnp.sum(is_before, axis=-2, dtype=jnp.int32)
+def _float_to_int(values: jax.Array) -> jax.Array:
+  """Returns integers in the order of `values`, -0 with 0: XLA orders them far faster on CPU.
+
+  A compiler may vectorise a sum or a maximum of integers, and a sort need not look for NaN.
+  """
+  bits = jnp.iinfo(f'int{8 * values.dtype.itemsize}')
+  ints = lax.bitcast_convert_type(jnp.where(values == 0, 0, values), bits.dtype)
+  # Below 0 a float's magnitude bits ascend as it descends: flip them.
+  return jnp.where(ints < 0, ints ^ bits.max, ints)
+
+
+def _int_to_float(ints: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+  """Returns the values `_float_to_int` was given."""
+  largest = jnp.iinfo(ints.dtype).max
+  return lax.bitcast_convert_type(jnp.where(ints < 0, ints ^ largest, ints), dtype)
+
+
+def _order_by_counting(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the integer keys `[*p, n]` ascending, and their ranks, comparing all pairs."""
+  n = keys.shape[-1]
+  blocks = [slice(i, i + _PAIRS_AT_A_TIME) for i in range(0, n, _PAIRS_AT_A_TIME)]
+  # Barriers, or each of the n readers of an entry would compute it again.
+  keys = lax.optimization_barrier(keys)
+  below = [keys[..., b, None] < keys[..., None, :] for b in blocks]
+  ranks = sum(jnp.sum(x, axis=-2, dtype=jnp.int32) for x in below)
+  ranks = lax.optimization_barrier(ranks)
+  # The t-th smallest is the largest of those with at most t - 1 below them, however many tie.
+  lowest = jnp.iinfo(keys.dtype).min
+  within = [ranks[..., b, None] <= jnp.arange(n, dtype=jnp.int32) for b in blocks]
+  candidates = [
+    jnp.max(jnp.where(x, keys[..., b, None], lowest), axis=-2)
+    for b, x in zip(blocks, within, strict=True)
+  ]
+  return lax.optimization_barrier((functools.reduce(jnp.maximum, candidates), ranks))
+
+
+def cumulative_sum(values: AnyArray, *, reverse: bool = False) -> jax.Array:
+  """Returns `[*p, n]`: sum of values_s over s <= t, or over s >= t if `reverse`."""
+  n = values.shape[-1]
+  if n > COUNTING_MAX_N:
+    return lax.cumsum(values, axis=values.ndim - 1, reverse=reverse)
+  # XLA's scan of a short axis takes twice as long as this product.
+  ones = jnp.ones((n, n), values.dtype)
+  triangle = jnp.tril(ones) if reverse else jnp.triu(ones)
+  return jnp.matmul(values, triangle, precision=lax.Precision.HIGHEST)
 
 
 def _put(places: jax.Array, values: jax.Array) -> jax.Array:

@@ -47,13 +47,15 @@ def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantage
   below_max = group.mask(group.rewards - group.max())
   spread = -jnp.min(below_max, axis=-1, keepdims=True)
   group = groups.as_group(below_max / jnp.where(spread > 0, spread, 1), where)
-  values = groups.order(group).values
+  ranked = groups.order(group)
+  values = ranked.values
   v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=values.dtype)
   mean = jnp.sum(v * values, axis=-1, keepdims=True)
   variance = jnp.sum(v * (values - mean) ** 2, axis=-1, keepdims=True)
-  excess = excess_over_mean_max(group, k)
+  excess = excess_over_mean_max(group, ranked, v, k)
   has_signal = (variance > 0) & group.allows(k)
-  return group.mask(jnp.where(has_signal, excess * lax.rsqrt(jnp.where(has_signal, variance, 1)), 0))
+  inverse_std = lax.rsqrt(jnp.where(has_signal, variance, 1))
+  return group.mask(jnp.where(has_signal, excess * inverse_std, 0))
 
 
 def passk_bootstrap(
@@ -114,7 +116,7 @@ def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advant
   k = groups.check_k(k, group.n)
   exists = jnp.ones(group.rewards.shape, bool) if group.where is None else group.where
   safe_k = jnp.maximum(k, 1)
-  place = jnp.cumsum(exists, axis=-1, dtype=jnp.int32) - 1
+  place = jnp.maximum(jnp.cumsum(exists, axis=-1, dtype=jnp.int32) - 1, 0)
   set_index = place // safe_k
   num_valid = jnp.sum(exists, axis=-1, keepdims=True, dtype=jnp.int32)
   is_used = exists & (set_index < num_valid // safe_k) & group.allows(k)
@@ -195,7 +197,8 @@ def passk_adaptive(
   entropy = lax.stop_gradient(jnp.asarray(entropy))
   if entropy.shape != group.rewards.shape[:-1]:
     raise ValueError(
-      f'entropy: expected one value a prompt, shape {group.rewards.shape[:-1]}, got {entropy.shape}.'
+      f'entropy: expected one value a prompt, shape {group.rewards.shape[:-1]}, '
+      f'got {entropy.shape}.'
     )
   ascending = jnp.argsort(jnp.argsort(entropy.ravel())).reshape(entropy.shape)
   is_uncertain = ascending >= entropy.size - entropy.size // 2
@@ -210,15 +213,9 @@ def _count_right(group: groups.Group, success_threshold: float) -> jax.Array:
 
 
 def _max_of_run(values: AnyArray, run_index: AnyArray) -> jax.Array:
-  """Returns `[..., n]`: the maximum over each run of equal `run_index` (ascending)."""
+  """Returns `[..., n]`: the maximum over the entries of equal `run_index`, which is in [0, n)."""
 
-  def combine(left, right):
-    left_run, left_max = left
-    right_run, right_max = right
-    joined = jnp.where(left_run == right_run, jnp.maximum(left_max, right_max), right_max)
-    return right_run, joined
+  def max_of_run(values, run_index):
+    return jax.ops.segment_max(values, run_index, num_segments=values.shape[-1])[run_index]
 
-  axis = values.ndim - 1
-  _, from_left = lax.associative_scan(combine, (run_index, values), axis=axis)
-  _, from_right = lax.associative_scan(combine, (run_index, values), axis=axis, reverse=True)
-  return jnp.maximum(from_left, from_right)
+  return jnp.vectorize(max_of_run, signature='(n),(n)->(n)')(values, run_index)

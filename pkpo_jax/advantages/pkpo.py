@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pkpo_jax import groups
-from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
+from pkpo_jax.typing import Advantages, K, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
 
@@ -39,7 +39,7 @@ def pkpo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   k = groups.check_k(k, group.n)
   ranked, _, weighted_gaps = _weigh(group, k)
   top = ranked.values[..., -1:]
-  lost = ranked.to_samples(_suffix_sum(weighted_gaps))
+  lost = ranked.to_samples(groups.cumulative_sum(weighted_gaps, reverse=True))
   return _finish(group, k * top - group.count * lost, group.allows(k))
 
 
@@ -47,8 +47,9 @@ def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns PKPO advantages with the leave-one-out baseline, unbiased for max@k.
 
   A_i = n s_loo_i,  s_loo_i = s_i - 1/(n-1) * sum over j != i of s_j computed without sample i.
-  arXiv 2505.15201, eq. (29), in the form anchored at the largest reward. The baseline is that of
-  the paper; it leaves a constant, so the result is not invariant to a shift of the rewards.
+  arXiv 2505.15201, eq. (29), as k ((n + k/(n-1))/(n-k) (G_i - mu) - mu/(n-1)), where s_i does not
+  cancel with its baseline (`excess_over_mean_max` has G_i and mu). The paper's baseline leaves the
+  constant -k mu/(n-1): the result is not invariant to a shift of the rewards.
 
   Args:
     rewards: `[..., n]` task rewards.
@@ -63,14 +64,15 @@ def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   [-1.  1. -1.]
   """
   group = groups.as_group(rewards, where)
+  groups.require_other_samples(group)
   k = groups.check_k(k, group.n, below_n=True)
   n, allowed = group.count, group.allows(k, below_n=True)
-  ranked, v, weighted_gaps = _weigh(group, k)
+  others = jnp.maximum(n - 1, 1)
+  ranked, v, _ = _weigh(group, k)
   top = ranked.values[..., -1:]
-  scale = jnp.where(allowed, k * n / (jnp.maximum(n - 1, 1) * jnp.maximum(n - k, 1)), 0)
-  below_top = jnp.sum(v * (top - ranked.values), axis=-1, keepdims=True)
-  lost = ranked.to_samples(_suffix_sum(weighted_gaps))
-  advantages = n * (scale * below_top - (1 + scale) * lost) - k * top / jnp.maximum(n - 1, 1)
+  mean_max = top - jnp.sum(v * (top - ranked.values), axis=-1, keepdims=True)
+  excess = excess_over_mean_max(group, ranked, v, k)
+  advantages = k * (excess * (n + k / others) / jnp.maximum(n - k, 1) - mean_max / others)
   return _finish(group, jnp.where(k == 1, group.minus_mean_of_others(), advantages), allowed)
 
 
@@ -100,10 +102,10 @@ def pkpo_loo_minus_one(rewards: Rewards, *, k: K, where: Mask = None) -> Advanta
   groups.require_other_samples(group)
   ranked = groups.order(group)
   v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=group.rewards.dtype)
-  gains = jnp.cumsum(v[..., 1:] * ranked.gaps()[..., :-1], axis=-1)
-  gains = jnp.concatenate([jnp.zeros_like(gains[..., :1]), gains], axis=-1)
+  gains = groups.cumulative_sum(v * ranked.steps())
   advantages = group.count * ranked.to_samples(gains)
-  return _finish(group, jnp.where(k == 1, group.minus_mean_of_others(), advantages), group.allows(k))
+  advantages = jnp.where(k == 1, group.minus_mean_of_others(), advantages)
+  return _finish(group, advantages, group.allows(k))
 
 
 def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
@@ -125,39 +127,36 @@ def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   [-1.  2. -1.]
   """
   group = groups.as_group(rewards, where)
+  groups.require_other_samples(group)
   k = groups.check_k(k, group.n, below_n=True)
   allowed = group.allows(k, below_n=True)
-  excess = k * excess_over_mean_max(group, k)
+  ranked, v, _ = _weigh(group, k)
+  excess = k * excess_over_mean_max(group, ranked, v, k)
   return _finish(group, excess * group.count / jnp.maximum(group.count - k, 1), allowed)
 
 
-def excess_over_mean_max(group: groups.Group, k: jax.Array) -> jax.Array:
+def excess_over_mean_max(
+  group: groups.Group, ranked: groups.Order, v: jax.Array, k: jax.Array
+) -> jax.Array:
   """Returns G_i - mu `[..., n]`: how far the subsets that hold sample i beat all subsets.
 
   G_i = (n/k) s_i is the mean of max_I g over the k-subsets I containing i, mu = sum_t v_t g_(t)
   over all of them. The one difference behind `pkpo_centered` and `passk_analytical`, as
   sum_{t < i} (t/k) v_t D_t - sum_{t >= i} ((n-t)/k) v_t D_t, which does not cancel.
   """
-  ranked, _, weighted_gaps = _weigh(group, k)
+  weighted_gaps = v * ranked.gaps()
   t = jnp.arange(1, group.n + 1, dtype=weighted_gaps.dtype)
   gained = t * weighted_gaps
-  gained = jnp.cumsum(gained, axis=-1) - gained
-  lost = _suffix_sum((group.count - t) * weighted_gaps)
+  gained = groups.cumulative_sum(gained) - gained
+  lost = groups.cumulative_sum((group.count - t) * weighted_gaps, reverse=True)
   return ranked.to_samples(gained - lost) / jnp.maximum(k, 1)
 
 
-def _weigh(
-  group: groups.Group, k: jax.Array
-) -> tuple[groups.Order, jax.Array, jax.Array]:
+def _weigh(group: groups.Group, k: jax.Array) -> tuple[groups.Order, jax.Array, jax.Array]:
   """Returns the order of each group, v_t `[..., n]`, and v_t D_t `[..., n]`."""
   ranked = groups.order(group)
   v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=group.rewards.dtype)
   return ranked, v, v * ranked.gaps()
-
-
-def _suffix_sum(values: AnyArray) -> jax.Array:
-  """Returns `[..., n]`: sum of values_t over t >= i."""
-  return jax.lax.cumsum(values, axis=values.ndim - 1, reverse=True)
 
 
 def _finish(group: groups.Group, advantages: jax.Array, allowed: jax.Array) -> jax.Array:

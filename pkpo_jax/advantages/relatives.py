@@ -131,8 +131,8 @@ def tailrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advan
   ranked = groups.order(group)
   num_from_here = jnp.maximum(group.count - jnp.arange(group.n), 1)
   # The common step x_(1) adds x_(1)/n to every w and leaves w - mean w: start at x_(1).
-  steps = jnp.diff(ranked.values, axis=-1, prepend=ranked.values[..., :1]) / num_from_here
-  weights = groups.as_group(ranked.to_samples(jnp.cumsum(steps, axis=-1)), where)
+  weights = groups.cumulative_sum(ranked.steps() / num_from_here)
+  weights = groups.as_group(ranked.to_samples(weights), where)
   return group.count * weights.centred()
 
 
