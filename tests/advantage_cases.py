@@ -7,15 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pkpo_jax import ADVANTAGES
+from pkpo_jax import ADVANTAGES, groups
 
+# More samples than are ranked by counting pairs: the sorting path.
+LARGE_N = groups.COUNTING_MAX_N + 1
 # Undefined at k = n: a Python int raises, a traced one gives 0.
 BELOW_N = {'pkpo_loo', 'pkpo_centered'}
 # Undefined for n = 1: nothing is left once a sample is left out.
 NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'rloo', 'tzsm'}
 NEEDS_NONNEGATIVE = {'maxrl', 'tailrl'}
 USES_K = {
-  name for name, fn in ADVANTAGES.items() if inspect.signature(fn).parameters['k'].default is not None
+  name
+  for name, fn in ADVANTAGES.items()
+  if inspect.signature(fn).parameters['k'].default is inspect.Parameter.empty
 }
 
 

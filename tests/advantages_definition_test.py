@@ -10,6 +10,7 @@ import oracles
 import pytest
 from advantage_cases import (
   BELOW_N,
+  LARGE_N,
   NEEDS_NONNEGATIVE,
   NEEDS_OTHERS,
   allowed_ks,
@@ -110,9 +111,9 @@ def test_static_k_equals_definition(name):
 def test_sorted_path_equals_counted_path():
   """Groups too large to rank by counting pairs are sorted; both paths meet the definition.
 
-  Six samples that exist among 70 slots take the sorting path and are small enough to enumerate.
+  Six samples that exist among many slots take the sorting path and are small enough to enumerate.
   """
-  n, kept = 70, 6
+  n, kept = LARGE_N, 6
   rng = np.random.default_rng(0)
   g = np.abs(groups_of(kept))
   where = np.zeros((len(g), n), bool)

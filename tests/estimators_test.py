@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from advantage_cases import groups_of
+from advantage_cases import LARGE_N, groups_of
 
 from pkpo_jax import (
   bootstrap_interval,
@@ -104,7 +104,7 @@ class TestPassAtK:
 class TestMaxAtK:
   """Its definition by enumeration is in advantages_definition_test.py."""
 
-  @pytest.mark.parametrize('n', [1, 6, 64, 100])
+  @pytest.mark.parametrize('n', [1, 6, 64, LARGE_N])
   def test_binary_rewards_give_pass_at_k(self, n):
     rewards = np.tril(np.ones((n + 1, n)), -1)
     for k in {1, 2, n // 2, n} - {0}:

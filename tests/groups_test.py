@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advantage_cases import LARGE_N
 
 from pkpo_jax import groups
 
-SIZES = [1, 2, 5, groups.COUNTING_MAX_N, groups.COUNTING_MAX_N + 1, 200]
+# One sample, one block of pairs, several with a rest, the last by counting and the first by sort.
+SIZES = [1, 5, 32, 75, LARGE_N - 1, LARGE_N]
 
 
 def tied_rewards(n, num_groups=12, seed=0):

@@ -1,0 +1,294 @@
+"""The contract: what every entry of ADVANTAGES promises, whatever its formula."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from advantage_cases import (
+  BELOW_N,
+  LARGE_N,
+  NEEDS_NONNEGATIVE,
+  NEEDS_OTHERS,
+  USES_K,
+  allowed_ks,
+  bind,
+  extra_arguments,
+)
+
+from pkpo_jax import ADVANTAGES
+
+N, K = 6, 3
+NAMES = sorted(ADVANTAGES)
+# Depend on the places of samples, not on rewards alone: sets of neighbours, sets drawn by place.
+BY_PLACE = {'passk_full_sampling', 'passk_bootstrap'}
+# Groups that are not independent of each other: one draw for all, a rank among all prompts.
+ACROSS_GROUPS = {'passk_bootstrap', 'passk_adaptive'}
+HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination'}
+
+# What is added to A when 1 is added to all rewards (and to the threshold); maxrl has no such law.
+SHIFT = dict.fromkeys(set(NAMES) - {'maxrl'}, lambda n, k: 0)
+SHIFT |= {
+  'pkpo': lambda n, k: k,
+  'max_at_k_off_policy': lambda n, k: k,
+  'pkpo_loo': lambda n, k: 0 if k == 1 else -k / (n - 1),
+  'reinforce': lambda n, k: 1,
+}
+# A(a r) = a^degree A(r) for a > 0; rs_grpo has it with beta / a.
+DEGREE_0 = {'passk_analytical', 'passk_bootstrap', 'passk_full_sampling', 'grpo', 'maxrl'}
+DEGREE_0 |= {'passk_adaptive'} | HAVE_THRESHOLD
+# Give exactly 0 to equal rewards; the others have no baseline, or the paper's, which leaves a rest.
+ZERO_WITHOUT_SIGNAL = set(NAMES) - {'pkpo', 'pkpo_loo', 'reinforce', 'max_at_k_off_policy'}
+
+every_advantage = pytest.mark.parametrize('name', NAMES)
+
+
+@pytest.fixture
+def rewards():
+  """`[4, N]`: distinct, tied, binary and equal rewards, none negative, multiples of 1/8."""
+  return np.array(
+    [[1.5, 0.25, 3, 2.125, 0.5, 4], [2, 1, 2, 0, 1, 2], [0, 1, 0, 0, 1, 0], [0.5] * N], np.float32
+  )
+
+
+@pytest.fixture
+def where(rewards):
+  mask = np.ones(rewards.shape, bool)
+  mask[0, 1], mask[1, :3], mask[3] = False, False, False
+  return mask
+
+
+@every_advantage
+def test_shape_dtype_finite(name, rewards):
+  for shape in ((N,), (1, N), (2, 2, N)):
+    some = rewards.ravel()[: np.prod(shape)].reshape(shape)
+    for scale in (1, 1e30, 1e-30):
+      advantages = bind(name, some)(np.float32(scale) * some, K)
+      assert isinstance(advantages, jax.Array)
+      assert advantages.shape == shape
+      assert advantages.dtype == jnp.float32
+      assert np.all(np.isfinite(advantages))
+
+
+@every_advantage
+@pytest.mark.parametrize('dtype', ['bool', 'int8', 'int32', 'float16', 'bfloat16', 'float64'])
+def test_other_dtypes_are_promoted(name, dtype, rewards):
+  """Integers are not truncated to zeros and half precision is not reduced in."""
+  if dtype == 'float64':
+    given = rewards.astype(np.float64)
+  else:
+    given = jnp.asarray(rewards).astype(dtype)
+  fn = bind(name, rewards)
+  advantages = fn(given, K)
+  assert advantages.dtype == jnp.float32
+  np.testing.assert_array_equal(advantages, fn(np.asarray(given, np.float32), K))
+
+
+@every_advantage
+def test_masked_samples_get_zero_and_have_no_say(name, rewards, where):
+  fn = bind(name, rewards)
+  advantages = np.asarray(fn(rewards, K, where))
+  assert np.all(advantages[~where] == 0)
+  if name not in ZERO_WITHOUT_SIGNAL:
+    assert np.all(advantages[0, where[0]] != 0)
+  for junk in (np.nan, np.inf, -np.inf, -7, 1e30):
+    np.testing.assert_array_equal(fn(np.where(where, rewards, junk), K, where), advantages)
+
+
+def test_masked_ratios_have_no_say(rewards, where):
+  ratios = np.asarray(extra_arguments('max_at_k_off_policy', rewards)['ratios'])
+  fn = functools.partial(ADVANTAGES['max_at_k_off_policy'], rewards, k=K, where=where)
+  poisoned = np.where(where, ratios, np.nan)
+  np.testing.assert_array_equal(fn(ratios=poisoned), fn(ratios=ratios))
+
+
+@every_advantage
+def test_mask_of_ones_changes_nothing(name, rewards):
+  fn = bind(name, rewards)
+  expected = fn(rewards, K)
+  actual = fn(rewards, K, np.ones_like(rewards, bool))
+  np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - BY_PLACE))
+def test_permuting_samples_permutes_advantages(name, rewards):
+  order = np.array([3, 0, 5, 1, 4, 2])
+  extra = extra_arguments(name, rewards)
+  moved = {key: x[:, order] if key == 'ratios' else x for key, x in extra.items()}
+  expected = ADVANTAGES[name](rewards, k=K, **extra)[:, order]
+  actual = ADVANTAGES[name](rewards[:, order], k=K, **moved)
+  np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+# Off-policy, a sample's own ratio tells it from its tie.
+@pytest.mark.parametrize('name', sorted(set(NAMES) - BY_PLACE - {'max_at_k_off_policy'}))
+@pytest.mark.parametrize('n', [N, 40, LARGE_N])
+def test_equal_rewards_get_bitwise_equal_advantages(name, n):
+  rewards = np.random.default_rng(0).integers(0, 5, (3, n)).astype(np.float32) / 3
+  for k in (1, K, n - 1):
+    advantages = np.asarray(bind(name, rewards)(rewards, jnp.int32(k)))
+    for g, a in zip(rewards, advantages, strict=True):
+      assert len(np.unique(a)) <= len(np.unique(g))
+      assert all(len(np.unique(a[g == value])) == 1 for value in g)
+
+
+@pytest.mark.parametrize('name', sorted(ZERO_WITHOUT_SIGNAL))
+def test_equal_rewards_give_exactly_zero(name):
+  for value in (0.1, 0.0, 1e30, 16777217):
+    rewards = np.full((2, N), value, np.float32)
+    for k in allowed_ks(name, N):
+      np.testing.assert_array_equal(bind(name, rewards)(rewards, jnp.int32(k)), 0)
+
+
+@pytest.mark.parametrize('name', sorted(SHIFT))
+def test_shift_of_rewards(name, rewards):
+  extra = extra_arguments(name, rewards, neutral=True)
+  shift = 5.0
+  threshold = {'success_threshold': 1.0 + shift} if name in HAVE_THRESHOLD else {}
+  for k in allowed_ks(name, N):
+    expected = ADVANTAGES[name](rewards, k=jnp.int32(k), **extra) + shift * SHIFT[name](N, k)
+    actual = ADVANTAGES[name](rewards + shift, k=jnp.int32(k), **extra, **threshold)
+    np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6, err_msg=f'k={k}')
+
+
+@every_advantage
+def test_scale_of_rewards(name, rewards):
+  extra = extra_arguments(name, rewards)
+  scale = 4.0
+  moved = {'success_threshold': scale} if name in HAVE_THRESHOLD else {}
+  moved |= {'beta': 2.0 / scale} if name == 'rs_grpo' else {}
+  for k in allowed_ks(name, N):
+    expected = ADVANTAGES[name](rewards, k=jnp.int32(k), **extra)
+    expected = expected * (1 if name in DEGREE_0 else scale)
+    actual = ADVANTAGES[name](scale * rewards, k=jnp.int32(k), **extra, **moved)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6, err_msg=f'k={k}')
+
+
+@every_advantage
+def test_k_never_retraces(name, rewards):
+  """One trace serves every k, in and out of range; where k is not allowed the result is 0."""
+  extra = extra_arguments(name, rewards)
+  num_traces = 0
+
+  @jax.jit
+  def traced(rewards, k):
+    nonlocal num_traces
+    num_traces += 1
+    return ADVANTAGES[name](rewards, k=k, **extra)
+
+  for k in range(1, N + 1):
+    advantages = traced(rewards, jnp.int32(k))
+    if k in allowed_ks(name, N):
+      expected = ADVANTAGES[name](rewards, k=k, **extra)
+      np.testing.assert_allclose(advantages, expected, rtol=1e-6, atol=1e-6)
+    else:
+      np.testing.assert_array_equal(advantages, 0)
+  if name in USES_K:
+    for k in (-(2**31), -1, 0, N + 1, 2**31 - 1):
+      np.testing.assert_array_equal(traced(rewards, jnp.int32(k)), 0)
+  assert num_traces == 1
+
+
+@pytest.mark.parametrize('name', sorted(USES_K))
+def test_known_k_out_of_range_raises(name, rewards):
+  fn = bind(name, rewards)
+  for k in (-1, 0, N + 1):
+    with pytest.raises(ValueError, match=rf'k: expected 1 <= k <= n = {N}, got {k}\.'):
+      fn(rewards, k)
+  if name in BELOW_N:
+    with pytest.raises(ValueError, match=rf'k: .*expected k < n = {N}, got {N}\.'):
+      fn(rewards, N)
+  with pytest.raises(TypeError, match='k'):
+    fn(rewards, 2.0)
+
+
+@pytest.mark.parametrize('name', sorted(USES_K))
+def test_groups_with_too_few_samples_get_zero(name, rewards):
+  """And do not touch the groups beside them."""
+  where = np.arange(N) < np.array([[N], [2], [0], [1]])
+  fn = bind(name, rewards)
+  advantages = np.asarray(fn(rewards, 3, where))
+  np.testing.assert_array_equal(advantages[1:], 0)
+  assert np.any(advantages[0] != 0)
+
+
+@every_advantage
+def test_no_gradient_flows(name, rewards):
+  extra = extra_arguments(name, rewards)
+  key = {'key': extra.pop('key')} if 'key' in extra else {}
+
+  def total(inputs):
+    advantages = ADVANTAGES[name](inputs['rewards'], k=K, **inputs['extra'], **key)
+    return jnp.sum(advantages * jnp.arange(1, N + 1))
+
+  gradients = jax.grad(total)({'rewards': jnp.asarray(rewards), 'extra': extra})
+  for gradient in jax.tree.leaves(gradients):
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@every_advantage
+def test_vmap_equals_one_call_at_a_time(name, rewards):
+  stacked = np.stack([rewards, rewards[::-1], rewards[:, ::-1]])
+  fn = bind(name, rewards)
+  actual = jax.vmap(lambda r: fn(r, jnp.int32(K)))(stacked)
+  expected = [fn(r, K) for r in stacked]
+  np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - ACROSS_GROUPS))
+def test_groups_do_not_touch_each_other(name, rewards):
+  extra = extra_arguments(name, rewards)
+  together = ADVANTAGES[name](rewards, k=K, **extra)
+  for row, g in enumerate(rewards):
+    own = {key: x[row] for key, x in extra.items()}
+    alone = ADVANTAGES[name](g, k=K, **own)
+    np.testing.assert_allclose(together[row], alone, rtol=1e-6, atol=1e-6)
+
+
+@every_advantage
+def test_one_sample_a_group(name):
+  """n = 1: refused if nothing is left to compare with, else the reward without a baseline, or 0."""
+  rewards = np.array([[2.0], [3.0]], np.float32)
+  fn = bind(name, rewards, neutral=True)
+  for k in (1, jnp.int32(1)):
+    if name in NEEDS_OTHERS:
+      with pytest.raises(ValueError, match='needs n >= 2 samples, got n = 1'):
+        fn(rewards, k)
+    else:
+      expected = 0 if name in ZERO_WITHOUT_SIGNAL else rewards
+      np.testing.assert_array_equal(fn(rewards, k), np.broadcast_to(expected, rewards.shape))
+
+
+class TestMalformedInput:
+  pytestmark = pytest.mark.usefixtures('no_type_checker')
+
+  @every_advantage
+  def test_mask(self, name, rewards):
+    fn = bind(name, rewards)
+    with pytest.raises(ValueError, match='where: expected the shape of rewards'):
+      fn(rewards, K, np.ones((4, N - 1), bool))
+    with pytest.raises(ValueError, match='where: expected the shape of rewards'):
+      fn(rewards, K, np.ones(N, bool))
+    with pytest.raises(TypeError, match='where: expected dtype bool, got int32'):
+      fn(rewards, K, np.ones((4, N), np.int32))
+
+  @every_advantage
+  def test_rewards(self, name):
+    with pytest.raises(ValueError, match=r'rewards: expected shape \[\.\.\., n\]'):
+      bind(name, np.zeros((4, 1)))(np.zeros((4, 0), np.float32), 1)
+
+  @pytest.mark.parametrize('name', sorted(NEEDS_NONNEGATIVE))
+  def test_negative_rewards(self, name, rewards):
+    with pytest.raises(ValueError, match='rewards: expected values >= 0, got -0.5'):
+      ADVANTAGES[name](rewards - 0.5)
+
+  def test_extra_arguments(self, rewards):
+    with pytest.raises(ValueError, match=r'ratios: expected the shape of rewards \(4, 6\)'):
+      ADVANTAGES['max_at_k_off_policy'](rewards, k=K, ratios=np.ones(N, np.float32))
+    with pytest.raises(ValueError, match=r'entropy: expected one value a prompt, shape \(4,\)'):
+      ADVANTAGES['passk_adaptive'](rewards, k=K, entropy=np.ones(3, np.float32))
+    with pytest.raises(ValueError, match='num_groups: expected at least 1, got 0'):
+      ADVANTAGES['passk_bootstrap'](rewards, k=K, key=jax.random.key(0), num_groups=0)
+    with pytest.raises(ValueError, match='beta: expected a number other than 0'):
+      ADVANTAGES['rs_grpo'](rewards, beta=0)
