@@ -1,6 +1,6 @@
 """PKPO's toy problem: x ~ Normal(theta, 0.1), reward x^2 on [0, 1] (arXiv 2505.15201).
 
-  python -m pkpo_jax.main --config=configs/gaussian.py --workdir=runs/gaussian
+python -m pkpo_jax.main --config=configs/gaussian.py --workdir=runs/gaussian
 """
 
 from ml_collections import ConfigDict

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
   """Trains, then prints the last evaluation."""
   if len(argv) > 1:
     raise app.UsageError(f'expected only flags, got {argv[1:]}.')
-  logging.set_verbosity(logging.INFO)
+  logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
   try:
     train(_CONFIG.value, _WORKDIR.value)
   except (ValueError, TypeError) as error:

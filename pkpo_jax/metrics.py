@@ -5,6 +5,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import tensorboardX
 import tqdm
@@ -29,8 +30,8 @@ class MetricWriter:
       else None
     )
 
-  def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Writes one line of metrics, named group/name, for `step`.
+  def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Writes one line of scalar metrics, named group/name, for `step`.
 
     Raises:
       FloatingPointError: if a metric is NaN or infinite.
@@ -63,7 +64,7 @@ class MetricWriter:
     self.close()
 
 
-def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, float]]:
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:
   """Returns the lines of workdir/metrics.jsonl, in order."""
   lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line) for line in lines]

@@ -12,6 +12,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
+Config = Mapping[str, Any] | ConfigDict
+
 
 def build(field: str, group: Mapping[str, Any], choices: Mapping[str, Callable], **context) -> Any:
   """Returns `choices[group['name']](**context, **rest of group)` after checking every field.
@@ -52,7 +56,7 @@ def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -
   for name, parameter in parameters.items():
     if name not in kwargs and parameter.default is parameter.empty:
       raise ValueError(f'{field}.{name}: missing; {field} needs {sorted(parameters)}.')
-  hints = typing.get_type_hints(function)
+  hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
   checked = {
     name: _as_type(f'{field}.{name}', value, hints.get(name, Any)) for name, value in kwargs.items()
   }
@@ -60,6 +64,11 @@ def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -
     return function(**context, **checked)
   except ValueError as error:
     raise ValueError(f'{field}.{error}') from error
+
+
+def as_dict(config: Config) -> Mapping[str, Any]:
+  """Returns nested dicts for nested ConfigDicts."""
+  return config.to_dict() if isinstance(config, ConfigDict) else config
 
 
 def expect(condition: bool, name: str, expected: str, value: Any) -> None:
@@ -199,12 +208,11 @@ class Settings:
     expect(self.num_train_steps >= 1, 'num_train_steps', 'at least 1', self.num_train_steps)
 
   @classmethod
-  def from_config(cls, config: Mapping[str, Any]) -> 'Settings':
-    """Returns the settings of `config`, a dict or a ConfigDict.
+  def from_config(cls, config: Config) -> 'Settings':
+    """Returns the settings of `config`.
 
     Raises:
       ValueError: if a field is unknown, missing or out of range.
       TypeError: if a field has the wrong type.
     """
-    as_dict = config.to_dict() if hasattr(config, 'to_dict') else config
-    return call('config', cls, as_dict)
+    return call('config', cls, as_dict(config))

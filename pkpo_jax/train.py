@@ -1,14 +1,12 @@
 """The host loop: prompts, rollout, rewards, advantages, update, metrics."""
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir
@@ -17,7 +15,7 @@ from pkpo_jax.metrics import MetricWriter, progress
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.schedules import SCHEDULES, Schedule
-from pkpo_jax.settings import Settings, build, call, expect
+from pkpo_jax.settings import Config, Settings, as_dict, build, call, expect
 from pkpo_jax.tasks import TASKS, Task
 from pkpo_jax.train_step import (
   AdvantageFn,
@@ -42,8 +40,8 @@ class Run(NamedTuple):
   advantage_fn: AdvantageFn
 
 
-def make_run(config: Mapping[str, Any]) -> Run:
-  """Returns the parts of the run that `config` (a dict or ConfigDict) describes.
+def make_run(config: Config) -> Run:
+  """Returns the parts of the run that `config` describes.
 
   Raises:
     ValueError: if a field or name is unknown, or a value out of range.
@@ -55,15 +53,16 @@ def make_run(config: Mapping[str, Any]) -> Run:
   optimizer = call(
     'optimizer', make_optimizer, settings.optimizer, num_train_steps=settings.num_train_steps
   )
-  k_schedule = build('advantage.schedule', settings.advantage.schedule, SCHEDULES,
-                     k=settings.advantage.k)
+  k_schedule = build(
+    'advantage.schedule', settings.advantage.schedule, SCHEDULES, k=settings.advantage.k
+  )
   ks = np.asarray(jax.vmap(k_schedule)(jnp.arange(settings.num_train_steps)))
   ks = np.append(ks, settings.advantage.k)
   advantage_fn = make_advantage_fn(settings.advantage, policy, ks, settings.rollout.num_samples)
   return Run(settings, task, policy, optimizer, k_schedule, advantage_fn)
 
 
-def train(config: Mapping[str, Any], workdir: str | pathlib.Path) -> TrainState:
+def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """Trains as `config` says, resuming what is in `workdir`, and returns the last state.
 
   Leaves config.json, metrics.jsonl, tensorboard/ and checkpoints/ in workdir.
@@ -77,10 +76,14 @@ def train(config: Mapping[str, Any], workdir: str | pathlib.Path) -> TrainState:
   over_prompts, replicated = sharding.over_prompts(mesh), sharding.replicated(mesh)
   for field in ('rollout', 'eval'):
     num_prompts = getattr(settings, field).num_prompts
-    expect(num_prompts % mesh.size == 0, f'{field}.num_prompts',
-           f'a multiple of the {mesh.size} devices of the mesh', num_prompts)
+    expect(
+      num_prompts % mesh.size == 0,
+      f'{field}.num_prompts',
+      f'a multiple of the {mesh.size} devices of the mesh',
+      num_prompts,
+    )
   workdir = pathlib.Path(workdir)
-  claim_workdir(workdir, config.to_dict() if hasattr(config, 'to_dict') else config)
+  claim_workdir(workdir, as_dict(config))
 
   sample = jax.jit(policy.sample, static_argnums=2, out_shardings=over_prompts)
   advantage_step = jax.jit(advantage_fn, out_shardings=over_prompts)
@@ -104,7 +107,7 @@ def train(config: Mapping[str, Any], workdir: str | pathlib.Path) -> TrainState:
     state = checkpoints.restore(state)
     first_step = int(state.step)
     if first_step:
-      logging.info('Resuming %s at step %d.', workdir, first_step)
+      print(f'Resuming {workdir} at step {first_step}.')
     with MetricWriter(workdir, first_step, settings.log.tensorboard) as writer:
       for step in progress(first_step, settings.num_train_steps, workdir.name):
         if step % settings.eval.every == 0:

@@ -91,7 +91,7 @@ def make_train_step(
     metrics = {
       'loss': loss,
       'entropy': entropy,
-      'grad_norm': optax.global_norm(grads),
+      'grad_norm': optax.tree.norm(grads),
       'zero_advantage_share': jnp.mean(jnp.all(advantages == 0, axis=-1)),
     }
     return state.apply_gradients(grads, optimizer), metrics

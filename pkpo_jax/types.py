@@ -3,8 +3,10 @@
 from typing import Any
 
 import flax.struct
-import jax
 import optax
+
+# A jax.Array, or what a tree map puts in its place.
+Leaf = Any
 
 
 @flax.struct.dataclass
@@ -17,8 +19,8 @@ class Prompts:
     hidden: arrays with leading axis P that only the task sees, such as the right answer.
   """
 
-  ids: jax.Array
-  tokens: jax.Array
+  ids: Leaf
+  tokens: Leaf
   hidden: Any
 
 
@@ -33,10 +35,10 @@ class Rollout:
     sampling_log_probs: `[P, N, L]` float32, nats, under the policy that sampled.
   """
 
-  prompt_tokens: jax.Array
-  completions: jax.Array
-  completion_mask: jax.Array
-  sampling_log_probs: jax.Array
+  prompt_tokens: Leaf
+  completions: Leaf
+  completion_mask: Leaf
+  sampling_log_probs: Leaf
 
 
 @flax.struct.dataclass
@@ -49,7 +51,7 @@ class TrainState:
     opt_state: the optimiser's state.
   """
 
-  step: jax.Array
+  step: Leaf
   params: Any
   opt_state: optax.OptState
 

@@ -1,6 +1,6 @@
 """Policies: what samples completions and gives their log-probabilities."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
+@runtime_checkable
 class Policy(Protocol):
   """A distribution over completions given a prompt."""
 

@@ -17,8 +17,12 @@ class SoftmaxBandit:
   def __init__(self, task: Any):
     """Takes the table's size from the task: `num_contexts`, `num_arms`."""
     has_arms = hasattr(task, 'num_contexts') and hasattr(task, 'num_arms')
-    expect(has_arms, 'name', 'a policy for the task; softmax_bandit needs a bandit task',
-           type(task).__name__)
+    expect(
+      has_arms,
+      'name',
+      'a policy for the task; softmax_bandit needs a bandit task',
+      type(task).__name__,
+    )
     self._shape = (task.num_contexts, task.num_arms)
 
   def init(self, key: Key) -> Any:

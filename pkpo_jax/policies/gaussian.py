@@ -16,8 +16,12 @@ class Gaussian:
 
   def __init__(self, task: Any, init_theta: float, sd: float):
     """Takes the initial mean and the fixed standard deviation, both in units of x."""
-    expect(hasattr(task, 'is_real_line'), 'name',
-           'a policy for the task; gaussian needs a task on the real line', type(task).__name__)
+    expect(
+      hasattr(task, 'is_real_line'),
+      'name',
+      'a policy for the task; gaussian needs a task on the real line',
+      type(task).__name__,
+    )
     expect(sd > 0, 'sd', 'a number > 0', sd)
     self._init_theta = init_theta
     self.sd = sd

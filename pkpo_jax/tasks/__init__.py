@@ -1,7 +1,7 @@
 """Tasks: what gives prompts and rewards completions."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
+@runtime_checkable
 class Task(Protocol):
   """A distribution over prompts with a reward for completions.
 
@@ -29,6 +30,7 @@ class Task(Protocol):
     """Returns the reward of each completion; may run on the host."""
 
 
+@runtime_checkable
 class ExactTask(Task, Protocol):
   """A task small enough that the objective and its optimum are known exactly."""
 

@@ -104,7 +104,12 @@ class SafeRisky:
 
     Between the ends of the uniforms F is linear, so Gauss-Legendre on each piece is exact.
     """
-    ends = [0.0, 2 * self._noise, *(self._prizes[0] - self._noise), *(self._prizes[0] + self._noise)]
+    ends = [
+      0.0,
+      2 * self._noise,
+      *(self._prizes[0] - self._noise),
+      *(self._prizes[0] + self._noise),
+    ]
     ends = np.unique(ends)
     nodes, weights = np.polynomial.legendre.leggauss(max_k // 2 + 1)
     half_widths = np.diff(ends)[:, None] / 2

@@ -1,0 +1,61 @@
+"""Trains the hidden-answer bandit on every k_opt and measures pass@k_eval exactly for every k.
+
+python -m experiments.hidden_answer_diagonal.sweep
+"""
+
+import pathlib
+import time
+
+import numpy as np
+from experiments.results import write_rows
+
+from configs import bandit
+from experiments.toy import train_seeds
+from pkpo_jax.checkpoints import flatten
+from pkpo_jax.train import make_run
+
+NUM_SEEDS = 20
+RESULTS = pathlib.Path(__file__).parent / 'results' / 'diagonal.csv'
+
+
+def main() -> None:
+  """Writes one row for each pair of k_opt and k_eval."""
+  start = time.time()
+  config = bandit.get_config('hidden_answer')
+  ks = config.eval.ks
+  run = make_run(config)
+  rows = []
+  for k_opt in ks:
+    config.advantage.k = k_opt
+    _, curves = train_seeds(
+      config, config.seed + np.arange(NUM_SEEDS), log_every=config.num_train_steps
+    )
+    last = curves[:, -1]
+    for i, k_eval in enumerate(ks):
+      best = run.task.best_max_at_k(run.policy, k_eval)
+      rows.append(
+        {
+          'k_opt': k_opt,
+          'k_eval': k_eval,
+          'pass_at_k': last[:, i].mean(),
+          'standard_error': last[:, i].std(ddof=1) / np.sqrt(NUM_SEEDS),
+          'lowest_seed': last[:, i].min(),
+          'highest_seed': last[:, i].max(),
+          'optimum': best,
+          'num_seeds': NUM_SEEDS,
+        }
+      )
+    print(f'k_opt = {k_opt}: pass@{ks} = {last.mean(axis=0).round(4)}', flush=True)
+  del config.advantage.k
+  write_rows(
+    RESULTS,
+    rows,
+    command='python -m experiments.hidden_answer_diagonal.sweep',
+    config={**flatten(config.to_dict()), 'num_seeds': NUM_SEEDS},
+    seed=config.seed,
+    wall_seconds=time.time() - start,
+  )
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,62 @@
+"""Trains a toy config for many seeds at once: the trainer's own parts under vmap and scan."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pkpo_jax.evaluate import make_exact
+from pkpo_jax.settings import Config
+from pkpo_jax.train import make_run
+from pkpo_jax.train_step import init_state, make_train_step
+
+
+def train_seeds(
+  config: Config, seeds: Sequence[int], log_every: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Trains `config` once per seed, step for step as `pkpo_jax.train.train` would.
+
+  Args:
+    config: a config of an exact task; its seed is replaced.
+    seeds: the seeds.
+    log_every: steps between records; must divide num_train_steps.
+
+  Returns:
+    steps `[M]`, updates made at each record, from 0 to num_train_steps; and `[S, M, K]`, the
+    exact pass@k (max@k) then, for each k in config.eval.ks.
+  """
+  run = make_run(config)
+  settings = run.settings
+  num_records, rest = divmod(settings.num_train_steps, log_every)
+  if rest:
+    raise ValueError(
+      f'log_every: expected a divisor of num_train_steps = {settings.num_train_steps}, '
+      f'got {log_every}.'
+    )
+  exact = make_exact(run.policy, run.task, settings.eval)
+  train_step = make_train_step(run.policy, run.optimizer, settings.loss)
+
+  def one_seed(seed):
+    init_key, train_key, _ = jax.random.split(jax.random.key(seed), 3)
+
+    def one_step(state, step):
+      keys = jax.random.split(jax.random.fold_in(train_key, step), 4)
+      prompts = run.task.prompts(step, settings.rollout.num_prompts, keys[0])
+      rollout = run.policy.sample(state.params, prompts, settings.rollout.num_samples, keys[1])
+      rewards = run.task.rewards(prompts, rollout, keys[2])
+      k = run.k_schedule(step)
+      advantages = run.advantage_fn(state.params, rollout, rewards, k, keys[3])
+      return train_step(state, rollout, advantages)[0], None
+
+    def one_record(state, first_step):
+      state, _ = jax.lax.scan(one_step, state, first_step + jnp.arange(log_every))
+      return state, exact(state.params)
+
+    state = init_state(run.policy, run.optimizer, init_key)
+    first_steps = jnp.arange(num_records) * log_every
+    _, records = jax.lax.scan(one_record, state, first_steps)
+    return jnp.concatenate([exact(state.params)[None], records])
+
+  curves = jax.jit(jax.vmap(one_seed))(jnp.asarray(seeds, jnp.uint32))
+  return np.arange(num_records + 1) * log_every, np.asarray(curves)

@@ -1,0 +1,74 @@
+"""Trains the hidden-answer bandit under schedules of k, 100 seeds each.
+
+python -m experiments.toy_annealing.sweep
+"""
+
+import pathlib
+import time
+
+import numpy as np
+import tqdm
+from experiments.results import write_rows
+
+from configs import bandit, default
+from experiments.toy import train_seeds
+from pkpo_jax.checkpoints import flatten
+from pkpo_jax.train import make_run
+
+NUM_SEEDS = 100
+LOG_EVERY = 20
+KS = (1, 8)
+RESULTS = pathlib.Path(__file__).parent / 'results' / 'annealing.csv'
+
+
+def schedules() -> dict[str, tuple[int, dict]]:
+  """Returns name -> (config.advantage.k, config.advantage.schedule)."""
+  return {
+    'k = 1': (1, default.constant()),
+    'k = 8': (8, default.constant()),
+    '8, then 1 from step 500': (8, default.step()),
+    '8 to 1 in a line to step 500': (8, default.linear()),
+    '1, then 8, then 1': (8, default.pass1_passk_pass1()),
+  }
+
+
+def main() -> None:
+  """Writes one row for each schedule, k_eval and recorded step."""
+  start = time.time()
+  config = bandit.get_config('hidden_answer')
+  config.eval.ks = KS
+  config.optimizer.decay = 'constant'  # Every phase of a schedule gets the same step size.
+  run, rows = make_run(config), []
+  best = [run.task.best_max_at_k(run.policy, k) for k in KS]
+  for name, (k, schedule) in tqdm.tqdm(schedules().items()):
+    config.advantage.k, config.advantage.schedule = k, schedule
+    steps, curves = train_seeds(config, config.seed + np.arange(NUM_SEEDS), LOG_EVERY)
+    low, high = np.quantile(curves, [0.05, 0.95], axis=0)
+    for m, step in enumerate(steps):
+      for i, k_eval in enumerate(KS):
+        rows.append(
+          {
+            'schedule': name,
+            'k_eval': k_eval,
+            'step': step,
+            'pass_at_k': curves[:, m, i].mean(),
+            'standard_error': curves[:, m, i].std(ddof=1) / np.sqrt(NUM_SEEDS),
+            'quantile_05': low[m, i],
+            'quantile_95': high[m, i],
+            'optimum': best[i],
+            'num_seeds': NUM_SEEDS,
+          }
+        )
+  del config.advantage.k, config.advantage.schedule
+  write_rows(
+    RESULTS,
+    rows,
+    command='python -m experiments.toy_annealing.sweep',
+    config={**flatten(config.to_dict()), 'num_seeds': NUM_SEEDS},
+    seed=config.seed,
+    wall_seconds=time.time() - start,
+  )
+
+
+if __name__ == '__main__':
+  main()

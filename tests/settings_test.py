@@ -1,0 +1,184 @@
+"""Bad configs fail before any work, with the field, the value and what was expected."""
+
+import dataclasses
+import typing
+
+import pytest
+
+from configs import bandit, default, gaussian
+from pkpo_jax.checkpoints import flatten
+from pkpo_jax.settings import Settings
+from pkpo_jax.train import make_run, train
+
+
+def _with(overrides, config=None):
+  """Returns the default config as a dict with dotted fields replaced or added."""
+  nested = (config or default.get_config()).to_dict()
+  for field, value in overrides.items():
+    *path, last = field.split('.')
+    group = nested
+    for name in path:
+      group = group[name]
+    if value is ...:
+      del group[last]
+    else:
+      group[last] = value
+  return nested
+
+
+@pytest.mark.parametrize(
+  'overrides, error, words',
+  [
+    ({'sede': 1}, ValueError, ['config.sede', 'unknown', 'seed']),
+    ({'seed': -1}, ValueError, ['seed', 'at least 0', '-1']),
+    ({'seed': ...}, ValueError, ['config.seed', 'missing']),
+    ({'num_train_steps': 0}, ValueError, ['num_train_steps', 'at least 1', '0']),
+    ({'num_train_steps': 10.5}, TypeError, ['config.num_train_steps', 'int', '10.5', 'float']),
+    ({'num_train_steps': True}, TypeError, ['config.num_train_steps', 'int', 'True']),
+    ({'task.name': 'chess'}, ValueError, ['task.name', 'chess', 'hidden_answer', 'safe_risky']),
+    ({'task.name': ...}, ValueError, ['task.name', 'missing', 'hidden_answer']),
+    ({'task.num_arm': 3}, ValueError, ['task.num_arm', 'unknown', 'num_arms']),
+    ({'task.num_arms': 1}, ValueError, ['task.num_arms', 'at least 2', '1']),
+    ({'task.num_arms': 'many'}, TypeError, ['task.num_arms', 'int', 'many', 'str']),
+    ({'task.exponent': ...}, ValueError, ['task.exponent', 'missing']),
+    ({'policy.name': 'transformer'}, ValueError, ['policy.name', 'transformer', 'gaussian']),
+    (
+      {'policy': default.gaussian().to_dict()},
+      ValueError,
+      ['policy.name', 'real line', 'HiddenAnswer'],
+    ),
+    ({'task': {'name': 'parabola'}}, ValueError, ['policy.name', 'bandit task', 'Parabola']),
+    ({'rollout.num_samples': 0}, ValueError, ['rollout.num_samples', 'at least 1', '0']),
+    ({'rollout.num_prompts': -3}, ValueError, ['rollout.num_prompts', 'at least 1', '-3']),
+    ({'rollout.num_sample': 3}, ValueError, ['rollout.num_sample', 'unknown', 'num_samples']),
+    ({'advantage.name': 'ppo'}, ValueError, ['advantage.name', 'ppo', 'pkpo_loo_minus_one']),
+    ({'advantage.k': 17}, ValueError, ['advantage.k', '1 <= k <= n = 16', '17', 'num_samples']),
+    ({'advantage.k': 0}, ValueError, ['advantage.k', '1 <= k <= n = 16', '0']),
+    ({'advantage.k': 2.5}, TypeError, ['advantage.k', 'int', '2.5']),
+    (
+      {'advantage.name': 'pkpo_centered', 'advantage.k': 16},
+      ValueError,
+      ['advantage.k', 'k < n = 16', '16'],
+    ),
+    ({'rollout.num_samples': 1, 'advantage.k': 1}, ValueError, ['advantage.rewards', 'n >= 2']),
+    (
+      {'advantage.name': 'rs_grpo', 'advantage.beta': 0},
+      ValueError,
+      ['advantage.beta', 'other than 0'],
+    ),
+    (
+      {'advantage.name': 'passk_bootstrap', 'advantage.num_groups': 0},
+      ValueError,
+      ['advantage.num_groups', 'at least 1', '0'],
+    ),
+    (
+      {'advantage.schedule': {'name': 'cubic'}},
+      ValueError,
+      ['advantage.schedule.name', 'cubic', 'linear'],
+    ),
+    (
+      {'advantage.schedule': {'name': 'step', 'final_k': 99, 'at': 3}},
+      ValueError,
+      ['advantage.k', '1 <= k <= n = 16', '99'],
+    ),
+    (
+      {'advantage.schedule': {'name': 'linear', 'final_k': 1, 'begin': 9, 'end': 9}},
+      ValueError,
+      ['advantage.schedule.end', 'begin < end', '9'],
+    ),
+    (
+      {'advantage.schedule': {'name': 'piecewise', 'boundaries': [5, 2], 'values': [1, 2]}},
+      ValueError,
+      ['advantage.schedule.boundaries', 'ascending', '(5, 2)'],
+    ),
+    (
+      {'advantage.schedule': {'name': 'piecewise', 'boundaries': [5], 'values': [1, 2]}},
+      ValueError,
+      ['advantage.schedule.values', 'one value a boundary', '(1, 2)'],
+    ),
+    ({'optimizer.name': 'lion'}, ValueError, ['optimizer.name', 'lion', 'adam']),
+    ({'optimizer.learning_rate': 0.0}, ValueError, ['optimizer.learning_rate', '> 0', '0.0']),
+    ({'optimizer.decay': 'slow'}, ValueError, ['optimizer.decay', 'cosine', 'slow']),
+    ({'optimizer.warmup_steps': 1000}, ValueError, ['optimizer.warmup_steps', '1000']),
+    ({'optimizer.max_grad_norm': -1.0}, ValueError, ['optimizer.max_grad_norm', '> 0', '-1.0']),
+    ({'eval.ks': [1, 32]}, ValueError, ['eval.ks', '1 <= k <= num_samples = 16', '32']),
+    ({'eval.ks': []}, ValueError, ['eval.ks', 'at least one']),
+    ({'eval.ks': [1, 'two']}, TypeError, ['eval.ks[1]', 'int', 'two']),
+    ({'eval.num_prompts': 1}, ValueError, ['eval.num_prompts', 'at least 2', '1']),
+    ({'checkpoint.max_to_keep': 0}, ValueError, ['checkpoint.max_to_keep', 'at least 1', '0']),
+    ({'mesh.data': 0}, ValueError, ['mesh.data', 'at least 1', '0']),
+    ({'log.every': 0}, ValueError, ['log.every', 'at least 1', '0']),
+    ({'log.tensorboard': 1}, TypeError, ['log.tensorboard', 'bool', '1']),
+  ],
+)
+def test_bad_config_names_field_value_and_expectation(overrides, error, words, tmp_path):
+  with pytest.raises(error) as caught:
+    train(_with(overrides), tmp_path / 'run')
+  for word in words:
+    assert word in str(caught.value)
+  assert not (tmp_path / 'run').exists(), 'failed only after work had begun'
+
+
+@pytest.mark.parametrize(
+  'overrides, words',
+  [
+    ({'mesh.data': 1000}, ['mesh.data', 'at most', '1000']),
+    ({'mesh.data': 8, 'rollout.num_prompts': 12}, ['rollout.num_prompts', 'multiple of', '12']),
+    ({'mesh.data': 8, 'eval.num_prompts': 12}, ['eval.num_prompts', 'multiple of', '12']),
+  ],
+)
+def test_batches_must_fit_the_devices(overrides, words, tmp_path):
+  with pytest.raises(ValueError) as caught:
+    train(_with(overrides), tmp_path / 'run')
+  for word in words:
+    assert word in str(caught.value)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_bad_safe_risky_arms_are_named():
+  good = {'task': default.safe_risky().to_dict()}
+  make_run(_with(good))
+  for field, value, word in [
+    ('win_probs', (0.5,), 'at least 2 arms'),
+    ('win_probs', (0.5, 1.5, 0.1, 0.1), 'chances'),
+    ('prizes', (1.0, 2.0), 'one an arm'),
+    ('prizes', (1.0, 2.0, 0.01, 1.0), 'noise'),
+    ('noise', 0.0, '> 0'),
+  ]:
+    with pytest.raises(ValueError, match=f'task.{field}: .*{word}'):
+      make_run(_with({**good, 'task': {**good['task'], field: value}}))
+
+
+def test_every_field_of_the_settings_is_in_the_default_config():
+  fields = set(flatten(default.get_config().to_dict()))
+  for field in dataclasses.fields(Settings):
+    hint = typing.get_type_hints(Settings)[field.name]
+    names = [f.name for f in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else [None]
+    for name in names:
+      dotted = f'{field.name}.{name}' if name else field.name
+      assert any(f == dotted or f.startswith(dotted + '.') for f in fields), dotted
+
+
+@pytest.mark.parametrize('arg', ['hidden_answer', 'safe_risky', 'safe_risky_quick', None])
+def test_bandit_variants_are_complete(arg):
+  make_run(bandit.get_config(arg))
+
+
+def test_gaussian_is_complete():
+  make_run(gaussian.get_config())
+
+
+def test_unknown_variants_are_refused():
+  with pytest.raises(ValueError, match="safe_risky_quick.*got 'slow'"):
+    bandit.get_config('slow')
+  with pytest.raises(ValueError, match='no variant'):
+    gaussian.get_config('quick')
+
+
+@pytest.mark.parametrize(
+  'schedule', ['constant', 'step', 'linear', 'piecewise', 'pass1_passk_pass1']
+)
+def test_every_schedule_of_the_default_file_can_be_built(schedule):
+  config = default.get_config()
+  config.advantage.schedule = getattr(default, schedule)()
+  make_run(config)
