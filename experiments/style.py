@@ -1,0 +1,85 @@
+"""The look of all figures: one colour per method and per k, readable sizes, no display."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.figure import Figure  # noqa: E402
+
+DPI = 150
+# Width of a figure of one and of two panels side by side, and height of a row, inches.
+WIDTH_1, WIDTH_2, WIDTH_3, HEIGHT = 6.0, 10.5, 14.0, 4.4
+
+# Okabe & Ito's colours, told apart under the common colour-vision deficiencies, without their
+# yellow, which is lost on white.
+BLACK, GREY = '#000000', '#8c8c8c'
+BLUE, SKY, GREEN = '#0072b2', '#56b4e9', '#009e73'
+ORANGE, VERMILION, PURPLE = '#e69f00', '#d55e00', '#cc79a7'
+
+# Line style tells the family, colour and marker the member.
+_PKPO, _PASSK_TRAINING, _RELATIVE, _PARTITIONED = '-', '--', ':', '-.'
+METHODS = {
+  'pkpo': (r'PKPO $s$', SKY, 's', _PKPO),
+  'pkpo_loo': (r'PKPO $s^{\mathrm{loo}}$', GREEN, '^', _PKPO),
+  'pkpo_loo_minus_one': (r'PKPO $s^{\mathrm{loo-1}}$', BLUE, 'o', _PKPO),
+  'pkpo_centered': ('PKPO centred (not in the paper)', VERMILION, 'D', _PKPO),
+  'passk_analytical': ('Pass@k analytical', ORANGE, 'o', _PASSK_TRAINING),
+  'passk_bootstrap': ('Pass@k bootstrap', GREEN, 's', _PASSK_TRAINING),
+  'passk_full_sampling': ('Pass@k full sampling', GREY, '^', _PASSK_TRAINING),
+  'passk_exceeding': ('Pass@k exceeding', VERMILION, 'v', _PASSK_TRAINING),
+  'passk_combination': ('Pass@k combination', PURPLE, 'D', _PASSK_TRAINING),
+  'passk_adaptive': ('Pass@k adaptive', SKY, 'P', _PASSK_TRAINING),
+  'tzsm': ('TZSM (k = n)', PURPLE, '*', _RELATIVE),
+  'reinforce': ('REINFORCE', GREY, 's', _RELATIVE),
+  'rloo': ('RLOO', BLACK, 'x', _RELATIVE),
+  'grpo': ('GRPO', BLUE, '+', _RELATIVE),
+  'mean_centered': ('mean-centred', SKY, 'v', _RELATIVE),
+  'maxrl': ('MaxRL', GREEN, 'P', _RELATIVE),
+  'tailrl': ('TailRL', VERMILION, '<', _RELATIVE),
+  'rs_grpo': ('RS-GRPO', ORANGE, '>', _RELATIVE),
+  'max_at_k_off_policy': ('max@k off-policy', BLACK, 'h', _RELATIVE),
+  'partitioned': ('partitioned, naive', ORANGE, 'v', _PARTITIONED),
+  'partitioned_loo': ('partitioned, with baseline', PURPLE, 'P', _PARTITIONED),
+  'partitioned_loo_minus_one': ('partitioned, loo minus one', BLACK, 'x', _PARTITIONED),
+}
+
+plt.rcParams.update(
+  {
+    'axes.grid': True,
+    'axes.labelsize': 12,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'axes.titlesize': 12,
+    'figure.constrained_layout.use': True,
+    'font.size': 11,
+    'grid.alpha': 0.25,
+    'legend.fontsize': 10,
+    'legend.framealpha': 0.9,
+    'lines.linewidth': 1.8,
+    'lines.markersize': 5,
+    'savefig.dpi': DPI,
+  }
+)
+
+
+def method(name: str) -> dict[str, Any]:
+  """Returns the label, colour, marker and line style of a method, for `Axes.plot`."""
+  label, color, marker, line_style = METHODS[name]
+  return {'label': label, 'color': color, 'marker': marker, 'linestyle': line_style}
+
+
+def k_color(k: int) -> Any:
+  """Returns the colour of k = 1, 2, 4, ..., 32: from dark to light as k doubles."""
+  # k is ordered, so is its colour; the brightest sixth is lost on white.
+  return plt.get_cmap('viridis')(min((k.bit_length() - 1) / 4, 1.0) * 0.84)
+
+
+def save(figure: Figure, path: Path) -> None:
+  """Writes the figure as PNG, the same bytes for the same rows, and closes it."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, metadata={'Software': None})
+  plt.close(figure)
