@@ -35,8 +35,8 @@ def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   Raises:
     ValueError: if a Python int k is outside [1, n].
 
-  >>> print(max_at_k(jnp.array([0., 1., 0., 2.]), 2))
-  1.3333334
+  >>> print(max_at_k(jnp.array([0., 1., 0., 2.]), 3))
+  1.75
   """
   group = groups.as_group(rewards, where)
   k = groups.check_k(k, group.n)

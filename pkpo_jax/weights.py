@@ -31,7 +31,7 @@ def subset_weights(
   *,
   num_valid: AnyArray | None = None,
   dtype: jax.typing.DTypeLike = jnp.float32,
-) -> Float[jax.Array, "*p n"]:
+) -> Float[jax.Array, '*p n']:
   """Returns the weight v_t of the t-th smallest of n rewards in the estimate of max@k.
 
   v_t = C(t-1, k-1) / C(n, k) is the chance that the t-th smallest of n samples is the largest of
@@ -55,7 +55,7 @@ def subset_weights(
     group where k is outside [1, num_valid].
 
   >>> print(subset_weights(4, 2))
-  [0.         0.16666667 0.3333333  0.5       ]
+  [0.         0.16666667 0.33333333 0.5       ]
   """
   hi, lo = _split_log_factorials(n)
   k = jnp.asarray(k, jnp.int32)

@@ -34,9 +34,7 @@ WITH_BASELINE = {name: fn for name, fn in PKPO.items() if name != 'pkpo'}
 
 
 def close(actual, expected, scale=1.0, message=''):
-  np.testing.assert_allclose(
-    actual, expected, rtol=3e-6, atol=3e-6 * scale, err_msg=message
-  )
+  np.testing.assert_allclose(actual, expected, rtol=3e-6, atol=3e-6 * scale, err_msg=message)
 
 
 def binary_group(c, n):
@@ -239,7 +237,7 @@ class TestBinaryClosedForms:
 
   @pytest.mark.parametrize('n, k', CASES)
   def test_analytical(self, n, k):
-    """A_right = (1-R)/sigma, A_wrong = (1-R - C(n-c-1,k-1)/C(n-1,k-1))/sigma; zeros if no signal."""
+    """A_right = (1-R)/sigma, A_wrong = (1 - R - C(n-c-1, k-1)/C(n-1, k-1))/sigma."""
     for c in {0, 1, 2, n // 2, n - k, n - k + 1, n - 1, n}:
       r = binary_group(c, n)
       expected = np.zeros(n)

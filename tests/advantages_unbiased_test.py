@@ -47,9 +47,8 @@ def expected_gradient(advantages, outcomes, logits=LOGITS, sampled_from=None):
   p = softmax(logits)
   chances = softmax(logits if sampled_from is None else sampled_from)[outcomes].prod(axis=1)
   scores = np.eye(len(p))[outcomes] - p
-  return np.einsum('b,bi,bia->a', chances, np.asarray(advantages, np.float64), scores) / (
-    outcomes.shape[1]
-  )
+  estimates = np.einsum('bi,bia->ba', np.asarray(advantages, np.float64), scores)
+  return chances @ estimates / outcomes.shape[1]
 
 
 def gradient_of_max_at_k(k, arm_rewards, logits=LOGITS):

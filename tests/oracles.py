@@ -113,8 +113,7 @@ def passk_bootstrap(g, sets):
   """Returns the bootstrap advantages for given sets of samples."""
   z_scores = grpo([max(g[i] for i in members) for members in sets])
   return [
-    sum(z for z, members in zip(z_scores, sets, strict=True) if i in members)
-    for i in range(len(g))
+    sum(z for z, members in zip(z_scores, sets, strict=True) if i in members) for i in range(len(g))
   ]
 
 

@@ -114,7 +114,8 @@ def test_shard_map_and_pmap(mesh):
   inputs, k = make_inputs(SIZES[0], False), jnp.int32(K)
   per_device = jax.tree.map(lambda x: x.reshape(NUM_DEVICES, -1, *x.shape[1:]), inputs)
   alone = jax.jit(call_all)
-  expected = [alone(jax.tree.map(lambda x: x[d], per_device), k) for d in range(NUM_DEVICES)]
+  devices = [{key: x[d] for key, x in per_device.items()} for d in range(NUM_DEVICES)]
+  expected = [alone(device, k) for device in devices]
   stacked = jax.tree.map(lambda *x: np.stack(x), *expected)
   assert_same(jax.pmap(call_all, in_axes=(0, None))(per_device, k), stacked)
   specs = PartitionSpec('data')

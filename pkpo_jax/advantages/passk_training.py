@@ -38,8 +38,8 @@ def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantage
   Raises:
     ValueError: if a Python int k is outside [1, n].
 
-  >>> print(passk_analytical(jnp.array([0., 1., 0., 0.]), k=2))
-  [ 0.99999994 -0.33333334 -0.33333334 -0.33333334]
+  >>> print(passk_analytical(jnp.array([0., 1., 0., 0., 0.]), k=4))
+  [-0.125  0.5   -0.125 -0.125 -0.125]
   """
   group = groups.as_group(rewards, where)
   k = groups.check_k(k, group.n)

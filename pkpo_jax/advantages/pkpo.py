@@ -61,7 +61,7 @@ def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
     ValueError: if a Python int k is outside [1, n), or n = 1.
 
   >>> print(pkpo_loo(jnp.array([0., 1., 0.]), k=2))
-  [-1.  1. -1.]
+  [-2.  2. -2.]
   """
   group = groups.as_group(rewards, where)
   groups.require_other_samples(group)

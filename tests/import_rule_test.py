@@ -1,0 +1,118 @@
+"""Imports go one way, and the kernels need jax alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / 'pkpo_jax'
+
+# A module imports from its own layer and from those above it. A new module, or package, goes in
+# the highest layer that its imports allow; modules that are named here need not exist.
+LAYERS = [
+  {'typing', 'settings'},
+  {'types', 'weights', 'groups'},
+  {'estimators', 'advantages', 'schedules', 'losses'},
+  {'data', 'metrics', 'optimizer', 'policies', 'progress', 'sampling', 'sharding', 'tasks'}
+  | {'checkpoints'},
+  {'train_step'},
+  {'evaluate'},
+  {'train'},
+  {'main'},
+]
+# What `import pkpo_jax` loads: without flax, without settings.
+KERNELS = {'__init__', 'typing', 'weights', 'groups', 'estimators', 'advantages'}
+KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
+OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
+HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}
+HEAVY |= {'optax', 'orbax', 'tensorboardX', 'tensorflow', 'tensorflow_datasets', 'torch', 'tqdm'}
+
+MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob('*.py'))
+
+
+def room_of(relative_path):
+  """Returns the name a file is filed under: its package, or its own name."""
+  return relative_path.removesuffix('.py').split('/')[0]
+
+
+def imports_of(source):
+  """Returns the dotted names of all imports, those inside functions too."""
+  names = set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute'
+      # `from pkpo_jax import groups` names a module, `from pkpo_jax import pkpo` the package's own.
+      is_package = node.module == 'pkpo_jax'
+      names |= {f'{node.module}.{x.name}' for x in node.names} if is_package else {node.module}
+  return names
+
+
+def violations(room, source):
+  """Returns what a file of this room imports against the rule."""
+  level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+  if room not in level and room != '__init__':
+    return [f'{room} is in no layer']
+  found = []
+  for name in imports_of(source):
+    top, _, inner = name.partition('.')
+    if top in OUTSIDE:
+      found.append(f'{name}: the package imports nothing that uses it')
+    elif top != 'pkpo_jax':
+      if room in KERNELS and top not in KERNEL_LIBRARIES:
+        found.append(f'{name}: kernels need jax alone')
+    else:
+      imported = inner.split('.')[0] or '__init__'
+      if imported not in level:
+        found.append(f'{name}: import it from its module, which has to be in a layer')
+      elif room in KERNELS and imported not in KERNELS:
+        found.append(f'{name}: no kernel')
+      elif room != '__init__' and level[imported] > level[room]:
+        found.append(f'{name}: in a later layer than {room}')
+  return found
+
+
+@pytest.mark.parametrize('path', MODULES)
+def test_imports_go_one_way(path):
+  assert not violations(room_of(path), (PACKAGE / path).read_text())
+
+
+@pytest.mark.parametrize(
+  'room, line',
+  [
+    ('weights', 'import flax'),
+    ('weights', 'from pkpo_jax.settings import expect'),
+    ('advantages', 'def f():\n  from optax import adam'),
+    ('estimators', 'from pkpo_jax import losses'),
+    ('losses', 'import pkpo_jax.train_step'),
+    ('train', 'from pkpo_jax import main'),
+    ('train', 'from pkpo_jax import pkpo'),
+    ('tasks', 'from configs import default'),
+    ('evaluate', 'import experiments.figures'),
+    ('no_such_room', 'import jax'),
+  ],
+)
+def test_the_rule_sees_a_violation(room, line):
+  assert len(violations(room, line)) == 1
+
+
+def test_import_of_the_kernels_is_light():
+  """In a fresh interpreter: what importing pkpo_jax loads beyond jax is none of these."""
+  program = f"""
+import sys, jax
+with_jax = set(sys.modules)
+import pkpo_jax
+pkpo_jax.ADVANTAGES
+print(*(name for name in {HEAVY!r} if name in set(sys.modules) - with_jax))
+print(*(name for name in sys.modules if name.startswith('pkpo_jax.')))
+"""
+  run = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  heavy, own = run.stdout.splitlines()
+  assert not heavy
+  assert {name.split('.')[1] for name in own.split()} <= KERNELS
