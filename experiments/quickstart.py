@@ -93,7 +93,7 @@ def draw(metrics: dict[int, list[dict]], best: list[float], path: pathlib.Path) 
       )
     axis.axhline(optimum, color='black', linestyle='--', linewidth=1, label='optimum')
     axis.set(title=f'pass@{k}', xlabel='step', ylabel=f'pass@{k}')
-  axes[0].legend(loc='lower right')
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
   figure.suptitle('Hidden-answer bandit: exact objective (line) and its estimate (faint)')
   style.save(figure, path)
 

@@ -1,4 +1,7 @@
-"""Trains from the command line: python -m pkpo_jax.main --config=configs/bandit.py --workdir=DIR."""
+"""Trains from the command line.
+
+python -m pkpo_jax.main --config=configs/bandit.py --workdir=runs/bandit
+"""
 
 from absl import app, flags, logging
 from ml_collections import config_flags

@@ -14,10 +14,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from experiments.results import write_rows
 from scipy import stats
 
 import pkpo_jax
+from experiments.results import write_rows
 
 N, K = 16, 8
 NUM_DRAWS = 256  # Of passk_bootstrap, per number of right samples.

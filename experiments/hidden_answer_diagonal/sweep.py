@@ -7,9 +7,9 @@ import pathlib
 import time
 
 import numpy as np
-from experiments.results import write_rows
 
 from configs import bandit
+from experiments.results import write_rows
 from experiments.toy import train_seeds
 from pkpo_jax.checkpoints import flatten
 from pkpo_jax.train import make_run

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import tqdm
-from experiments.results import write_rows
 
 from configs import bandit, gaussian
+from experiments.results import write_rows
 from experiments.toy import train_seeds
 from pkpo_jax.checkpoints import flatten
 from pkpo_jax.train import make_run
