@@ -23,9 +23,9 @@ def main(output_dir: Path = RESULTS) -> None:
   figure, axes = style.plt.subplots(1, 3, figsize=(style.WIDTH_3, style.HEIGHT + 0.4), sharey=True)
   for axis, (title, names) in zip(axes, PANELS.items(), strict=True):
     for name in names if REFERENCE in names else (REFERENCE, *names):
-      column = lambda key, name=name: results.column(rows, key, advantage=name)
-      look = style.method(name)
-      axis.plot(column('pass_rate'), abs(column('snr')), markevery=4, **look)
+      pass_rate = results.column(rows, 'pass_rate', advantage=name)
+      snr = results.column(rows, 'snr', advantage=name)
+      axis.plot(pass_rate, abs(snr), markevery=4, **style.method(name))
     axis.set(xlabel='pass rate p of one sample', title=title, xscale='log', yscale='log')
     axis.set_ylim(1e-3, 20)
     axis.legend(fontsize=8.5, loc='lower center')

@@ -16,12 +16,13 @@ def main(output_dir: Path = RESULTS) -> None:
   figure, axes = style.plt.subplots(1, len(ks), figsize=(style.WIDTH_2, style.HEIGHT + 0.6))
   for axis, k in zip(axes, ks, strict=True):
     for name, color, line in zip(names, COLORS, STYLES, strict=True):
-      column = lambda key, name=name, k=k: results.column(rows, key, schedule=name, k_eval=k)
-      axis.plot(column('step'), column('pass_at_k'), color=color, linestyle=line, label=name)
-      axis.fill_between(
-        column('step'), column('quantile_05'), column('quantile_95'), color=color, alpha=0.15
+      step, mean, low, high, best = (
+        results.column(rows, column, schedule=name, k_eval=k)
+        for column in ('step', 'pass_at_k', 'quantile_05', 'quantile_95', 'optimum')
       )
-    axis.axhline(column('optimum')[0], color='black', linestyle=':', linewidth=1)
+      axis.plot(step, mean, color=color, linestyle=line, label=name)
+      axis.fill_between(step, low, high, color=color, alpha=0.15)
+    axis.axhline(best[0], color='black', linestyle=':', linewidth=1)
     axis.set(xlabel='step', ylabel=f'pass@{k}', title=f'pass@{k}')
   figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
   figure.suptitle(
