@@ -89,7 +89,10 @@ def pass_at_k(num_correct: Counts, num_samples: Counts, k: K) -> PerGroup:
 
   zeros = jnp.zeros(jnp.broadcast_shapes(c.shape, n.shape), jnp.float32)
   in_bounds = (k >= 1) & (k <= n) & (c >= 0) & (c <= n)
-  return lax.stop_gradient(jnp.where(in_bounds, lax.fori_loop(0, k, draw_one_more, zeros), 0))
+  # However large a traced k is, nobody can draw more samples than there are.
+  num_draws = jnp.minimum(k, jnp.max(n, initial=0))
+  estimate = lax.fori_loop(0, num_draws, draw_one_more, zeros)
+  return lax.stop_gradient(jnp.where(in_bounds, estimate, 0))
 
 
 def pass_at_k_curve(

@@ -81,7 +81,7 @@ class TestPassAtK:
     correct = np.array([True, False, False]).sum()
     np.testing.assert_allclose(pass_at_k(correct, np.int32(3), np.int64(2)), 2 / 3, rtol=1e-6)
 
-  @pytest.mark.parametrize('k', [0, -2, 5])
+  @pytest.mark.parametrize('k', [0, -2, 5, 2**31 - 1])
   def test_traced_k_out_of_range_gives_zero(self, k):
     assert pass_at_k_jit(jnp.int32(3), jnp.int32(4), jnp.int32(k)) == 0
 
