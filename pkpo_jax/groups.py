@@ -102,7 +102,9 @@ def as_group(rewards: Rewards, where: Mask = None) -> Group:
     dtype = jnp.float32
   else:
     raise TypeError(f'rewards: expected real numbers, got dtype {rewards.dtype}.')
-  rewards = lax.stop_gradient(rewards.astype(dtype))
+  # The barrier: a compiler may compute a reward anew, rounded otherwise, wherever it is read, and
+  # then the best reward does not equal the maximum, nor equal rewards each other.
+  rewards = lax.optimization_barrier(lax.stop_gradient(rewards.astype(dtype)))
   if where is None:
     return Group(rewards, None, None)
   where = jnp.asarray(where)
@@ -248,7 +250,7 @@ def cumulative_sum(values: AnyArray, *, reverse: bool = False) -> jax.Array:
   n = values.shape[-1]
   if n > COUNTING_MAX_N:
     return lax.cumsum(values, axis=values.ndim - 1, reverse=reverse)
-  # XLA's scan of a short axis takes twice as long as this product.
+  # Such a product takes half the time of XLA's scan up to n = 128, and no more at 256.
   ones = jnp.ones((n, n), values.dtype)
   triangle = jnp.tril(ones) if reverse else jnp.triu(ones)
   return jnp.matmul(values, triangle, precision=lax.Precision.HIGHEST)

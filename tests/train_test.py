@@ -151,11 +151,11 @@ def test_a_bad_reward_stops_the_run_before_the_update(bad, tmp_path, monkeypatch
 def test_entropy_bonus_spreads_the_policy(tmp_path):
   entropies = []
   for coef in (0.0, 0.3):
-    config = _small(**{'loss.entropy_coef': coef, 'advantage.k': 1, 'num_train_steps': 80})
-    train(config, tmp_path / str(coef))
+    overrides = {'advantage.k': 1, 'num_train_steps': 80, 'optimizer.learning_rate': 0.2}
+    train(_small(**overrides, **{'loss.entropy_coef': coef}), tmp_path / str(coef))
     lines = read_metrics(tmp_path / str(coef))
     entropies.append([line for line in lines if 'train/entropy' in line][-1]['train/entropy'])
-  assert entropies[1] > entropies[0] + 0.3  # Nats, of log 16 = 2.77 at the start.
+  assert entropies[1] > entropies[0] + 1  # Nats, of log 16 = 2.77 at the start.
 
 
 @pytest.mark.parametrize('k', [1, 8])
