@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int, Shaped
 AnyArray = jax.Array | np.ndarray
 
 # Task rewards: any real dtype; integers and booleans are promoted to float32.
-Rewards = Shaped[AnyArray, "*p n"]
+Rewards = Shaped[AnyArray, '*p n']
 # What every kernel returns per sample.
-Advantages = Float[jax.Array, "*p n"]
+Advantages = Float[jax.Array, '*p n']
 # True where a sample exists; None stands for "everywhere".
-Mask = Bool[AnyArray, "*p n"] | None
+Mask = Bool[AnyArray, '*p n'] | None
 # Samples the objective takes the best of: a Python int or a traced scalar.
-K = int | np.integer | Int[AnyArray, ""]
+K = int | np.integer | Int[AnyArray, '']
 # One number per group.
-PerGroup = Float[jax.Array, "*p"]
-Key = Shaped[jax.Array, "..."]
+PerGroup = Float[jax.Array, '*p']
+Key = Shaped[jax.Array, '...']
