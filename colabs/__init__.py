@@ -1,0 +1,1 @@
+"""Notebooks: `NAME.py` in percent format is the source, `NAME.ipynb` is made from it."""
