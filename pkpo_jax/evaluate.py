@@ -52,16 +52,23 @@ def make_exact(policy: Policy, task: Task, settings: EvalSettings) -> Callable |
   return jax.jit(lambda params: task.exact_max_at_k(policy, params, settings.ks))
 
 
+def exact_metrics(
+  exact: Float[jax.Array, 'K'] | None, settings: EvalSettings, is_binary: bool
+) -> dict[str, jax.Array]:
+  """Returns pass@k_exact (max@k_exact) for config.eval.ks; nothing where `exact` is None."""
+  if exact is None:
+    return {}
+  names = [f'{objective_name(k, is_binary)}_exact' for k in settings.ks]
+  return dict(zip(names, exact, strict=True))
+
+
 def evaluation_metrics(
   evaluation: Evaluation, settings: EvalSettings, is_binary: bool
 ) -> dict[str, jax.Array]:
-  """Returns eval/pass@k, its standard error over problems, and eval/pass@k_exact."""
+  """Returns eval/pass@k, eval/pass@k_se (standard error over problems), eval/pass@k_exact."""
   means, errors = jnp.mean(evaluation.values, axis=0), standard_error(evaluation.values)
-  metrics = {}
-  for i, k in enumerate(settings.ks):
+  metrics = exact_metrics(evaluation.exact, settings, is_binary)
+  for k, mean, error in zip(settings.ks, means, errors, strict=True):
     name = objective_name(k, is_binary)
-    metrics[f'eval/{name}'] = means[i]
-    metrics[f'eval/{name}_se'] = errors[i]
-    if evaluation.exact is not None:
-      metrics[f'eval/{name}_exact'] = evaluation.exact[i]
-  return metrics
+    metrics |= {name: mean, f'{name}_se': error}
+  return {f'eval/{name}': value for name, value in metrics.items()}

@@ -10,7 +10,7 @@ import optax
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir
-from pkpo_jax.evaluate import evaluation_metrics, make_evaluate, make_exact
+from pkpo_jax.evaluate import evaluation_metrics, exact_metrics, make_evaluate, make_exact
 from pkpo_jax.metrics import MetricWriter, progress
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies import POLICIES, Policy
@@ -23,7 +23,6 @@ from pkpo_jax.train_step import (
   init_state,
   make_advantage_fn,
   make_train_step,
-  objective_name,
   reward_metrics,
 )
 from pkpo_jax.types import TrainState
@@ -125,9 +124,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
         state, metrics = train_step(state, rollout, advantages)
         if is_logged:
           metrics |= group_metrics(rewards, k, settings.eval.ks, task.is_binary)
-          if exact is not None:
-            names = (objective_name(k, task.is_binary) for k in settings.eval.ks)
-            metrics |= {f'{name}_exact': value for name, value in zip(names, exact, strict=True)}
+          metrics |= exact_metrics(exact, settings.eval, task.is_binary)
           writer.write(step, {f'train/{name}': value for name, value in metrics.items()})
         is_last = step + 1 == settings.num_train_steps
         if (step + 1) % settings.checkpoint.every == 0 or is_last:
