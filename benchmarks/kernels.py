@@ -238,7 +238,7 @@ def columns_of(table: str, rows: Sequence[Row]) -> list[str]:
 
 def run(quick: bool, large: bool) -> dict[str, list[Row]]:
   """Returns the rows of every table, printing each row as it comes."""
-  seconds = 0.02 if quick else 1.5
+  seconds = 0.02 if quick else 4.0
   ms_per_byte = copy_ms_per_byte(1 if quick else COPY_MIB, seconds) if large else None
   shapes = ((8, 16), (1, 512)) if quick else SHAPES
   if large:
