@@ -89,7 +89,7 @@ def execute(notebook: NotebookNode) -> None:
     # Nothing of the user's own IPython set-up, and the same devices on every machine.
     env = os.environ | {'IPYTHONDIR': folder, 'JAX_PLATFORMS': 'cpu'}
     try:
-      client.execute(env=env)
+      client.execute(env=env, cleanup_kc=True)  # By default a given manager's kernel lives on.
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
       raise NotebookError(str(error)) from error
   notebook.metadata = nbformat.from_dict(METADATA)
