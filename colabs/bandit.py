@@ -135,8 +135,8 @@ for i, k in enumerate(TRAINED_KS):
 assert exact[8][1] > 1.9 * exact[1][1] and exact[1][0] > 1.9 * exact[8][0]
 
 # %% [markdown]
-# Each run is within 1 % of the optimum of its own objective. Neither does well on the other's: each
-# gets more than 1.9 times the other's value where it is at home.
+# Each run is within 1 % of the optimum of its own objective, and has there more than 1.9 times
+# the value of the other run.
 
 # %%
 figure, axes = style.plt.subplots(1, 2, figsize=(style.WIDTH_2, style.HEIGHT))

@@ -112,8 +112,8 @@ print('max@k   ', *(f'{x:7.3f}' for x in pkpo_jax.pass_at_k_curve(rewards, range
 #
 # ## Several advantages of the same vector
 #
-# Samples are sorted by reward. The four made for max@$k$ favour the
-# best samples more than `rloo` and `grpo`, which are made for the mean.
+# Samples are sorted by reward. `rloo` and `grpo` are made for the mean: what counts is how far
+# a sample is above it. The other four are made for max@$k$: the best sample stands out.
 
 # %%
 assert pkpo_jax.max_at_k(rewards, 1) == rewards.mean()
@@ -275,7 +275,7 @@ for name in ('pkpo', 'pkpo_loo', 'pkpo_loo_minus_one', 'pkpo_centered'):
 #
 # - **Subtracting the mean** of the group from $A_i = n s_i$ shortens the gradient by $1 - k/n$,
 #   because the mean holds the sample's own share; at $k = n$ nothing is left. The factor $n/(n-k)$
-#   of `pkpo_centered` is the repair. Pass@k Training has the same factor inside.
+#   of `pkpo_centered` is the repair.
 # - **Re-centring `pkpo_loo_minus_one`** changes the objective to
 #   $(1 - \frac kn)\, \mathrm{max@}k + \frac kn\, \mathrm{max@}(k-1)$.
 # - **z-scoring** bends the direction: outcomes with a small spread count for more.
