@@ -300,7 +300,7 @@ def hardware() -> str:
   if cpu_info.exists():
     names = [s for s in cpu_info.read_text().splitlines() if s.startswith('model name')]
     model = names[0].partition(':')[2].strip() if names else model
-  text = f'{model}, {len(os.sched_getaffinity(0))} cores'
+  text = f'{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the start'
   if jax.default_backend() != 'cpu':
     text += f'; {jax.device_count()} x {jax.devices()[0].device_kind}'
   return text
