@@ -79,8 +79,9 @@ def take_turns(contenders: dict[str, Callable], seconds: float) -> dict[str, flo
   end = time.perf_counter() + seconds
   while time.perf_counter() < end or min(map(len, times.values())) < 3:
     for name, call in contenders.items():
-      # Many calls a turn, or the fast ones would always start with cold caches.
-      turn_end = time.perf_counter() + min(1e-2, seconds / 10)
+      # A turn is 0.2 s of 4: after NumPy's, on one core, it takes XLA's threads up to 0.1 s to
+      # spread over the cores again.
+      turn_end = time.perf_counter() + seconds / 20
       while True:
         start = time.perf_counter()
         jax.block_until_ready(call())
