@@ -60,3 +60,34 @@ def train_seeds(
 
   curves = jax.jit(jax.vmap(one_seed))(jnp.asarray(seeds, jnp.uint32))
   return np.arange(num_records + 1) * log_every, np.asarray(curves)
+
+
+def curve_rows(
+  config: Config, num_seeds: int, log_every: int, objective: str, **labels
+) -> list[dict[str, float | int | str]]:
+  """Trains `config` for `num_seeds` seeds and returns rows for each recorded step and k_eval.
+
+  A row has the labels, k_eval, step, the mean over seeds in the column `objective`, its
+  standard_error, the quantiles 0.05 and 0.95 of the seeds, the optimum and num_seeds.
+  """
+  run = make_run(config)
+  steps, curves = train_seeds(config, config.seed + np.arange(num_seeds), log_every)
+  low, high = np.quantile(curves, [0.05, 0.95], axis=0)
+  rows = []
+  for i, k_eval in enumerate(run.settings.eval.ks):
+    best = run.task.best_max_at_k(run.policy, k_eval)
+    for m, step in enumerate(steps):
+      rows.append(
+        {
+          **labels,
+          'k_eval': k_eval,
+          'step': step,
+          objective: curves[:, m, i].mean(),
+          'standard_error': curves[:, m, i].std(ddof=1) / np.sqrt(num_seeds),
+          'quantile_05': low[m, i],
+          'quantile_95': high[m, i],
+          'optimum': best,
+          'num_seeds': num_seeds,
+        }
+      )
+  return rows

@@ -6,14 +6,12 @@ python -m experiments.toy_annealing.sweep
 import pathlib
 import time
 
-import numpy as np
 import tqdm
 
 from configs import bandit, default
 from experiments.results import write_rows
-from experiments.toy import train_seeds
+from experiments.toy import curve_rows
 from pkpo_jax.checkpoints import flatten
-from pkpo_jax.train import make_run
 
 NUM_SEEDS = 100
 LOG_EVERY = 20
@@ -38,27 +36,10 @@ def main() -> None:
   config = bandit.get_config('hidden_answer')
   config.eval.ks = KS
   config.optimizer.decay = 'constant'  # Every phase of a schedule gets the same step size.
-  run, rows = make_run(config), []
-  best = [run.task.best_max_at_k(run.policy, k) for k in KS]
+  rows = []
   for name, (k, schedule) in tqdm.tqdm(schedules().items()):
     config.advantage.k, config.advantage.schedule = k, schedule
-    steps, curves = train_seeds(config, config.seed + np.arange(NUM_SEEDS), LOG_EVERY)
-    low, high = np.quantile(curves, [0.05, 0.95], axis=0)
-    for m, step in enumerate(steps):
-      for i, k_eval in enumerate(KS):
-        rows.append(
-          {
-            'schedule': name,
-            'k_eval': k_eval,
-            'step': step,
-            'pass_at_k': curves[:, m, i].mean(),
-            'standard_error': curves[:, m, i].std(ddof=1) / np.sqrt(NUM_SEEDS),
-            'quantile_05': low[m, i],
-            'quantile_95': high[m, i],
-            'optimum': best[i],
-            'num_seeds': NUM_SEEDS,
-          }
-        )
+    rows += curve_rows(config, NUM_SEEDS, LOG_EVERY, 'pass_at_k', schedule=name)
   del config.advantage.k, config.advantage.schedule
   write_rows(
     RESULTS,

@@ -6,14 +6,12 @@ python -m experiments.toy_curves.sweep
 import pathlib
 import time
 
-import numpy as np
 import tqdm
 
 from configs import bandit, gaussian
 from experiments.results import write_rows
-from experiments.toy import train_seeds
+from experiments.toy import curve_rows
 from pkpo_jax.checkpoints import flatten
-from pkpo_jax.train import make_run
 
 NUM_SEEDS = 100
 LOG_EVERY = 50
@@ -25,27 +23,10 @@ def main() -> None:
   """Writes, per problem, one row for each k_opt, k_eval and recorded step."""
   for name, config in CONFIGS.items():
     start = time.time()
-    run, ks, rows = make_run(config), config.eval.ks, []
-    best = [run.task.best_max_at_k(run.policy, k) for k in ks]
-    for k_opt in tqdm.tqdm(ks, desc=name):
+    rows = []
+    for k_opt in tqdm.tqdm(config.eval.ks, desc=name):
       config.advantage.k = k_opt
-      steps, curves = train_seeds(config, config.seed + np.arange(NUM_SEEDS), LOG_EVERY)
-      low, high = np.quantile(curves, [0.05, 0.95], axis=0)
-      for m, step in enumerate(steps):
-        for i, k_eval in enumerate(ks):
-          rows.append(
-            {
-              'k_opt': k_opt,
-              'k_eval': k_eval,
-              'step': step,
-              'max_at_k': curves[:, m, i].mean(),
-              'standard_error': curves[:, m, i].std(ddof=1) / np.sqrt(NUM_SEEDS),
-              'quantile_05': low[m, i],
-              'quantile_95': high[m, i],
-              'optimum': best[i],
-              'num_seeds': NUM_SEEDS,
-            }
-          )
+      rows += curve_rows(config, NUM_SEEDS, LOG_EVERY, 'max_at_k', k_opt=k_opt)
     del config.advantage.k
     write_rows(
       RESULTS / f'{name}.csv',
