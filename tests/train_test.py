@@ -185,3 +185,24 @@ def test_command_line(tmp_path):
   assert bad.returncode != 0
   assert 'advantage.k: expected 1 <= k <= n = 16, got 32' in bad.stdout + bad.stderr
   assert 'Traceback' not in bad.stderr
+
+
+@pytest.mark.parametrize(
+  'override, words',
+  [
+    ('--config.advantage.kk=3', ['config.advantage.kk: unknown field', "'k'", "'schedule'"]),
+    ('--config.nope=1', ['config.nope: unknown field', "'advantage'", "'task'"]),
+    ('--config.seed.x=1', ['config.seed.x: unknown field']),
+  ],
+)
+def test_command_line_names_the_fields_there_are(override, words, tmp_path):
+  command = [
+    sys.executable, '-m', 'pkpo_jax.main', f'--workdir={tmp_path}/run',
+    '--config=configs/bandit.py', override,
+  ]  # fmt: skip
+  bad = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert bad.returncode != 0
+  assert 'Traceback' not in bad.stderr
+  for word in words:
+    assert word in bad.stderr
+  assert not (tmp_path / 'run').exists()
