@@ -5,14 +5,9 @@ the least of the times of each is reported. Results go to OUTDIR/kernels_BACKEND
 """
 
 import argparse
-import csv
-import datetime
 import itertools
 import math
-import os
 import pathlib
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import pkpo_jax
-from benchmarks import numpy_pkpo
+from benchmarks import common, numpy_pkpo
+from benchmarks.common import Row
 
 SEED = 0
 K = 8
-FOLDER = pathlib.Path(__file__).parent
 # Our kernels, each with the NumPy function of one prompt that it is compared with.
 RIVALS = {
   'pkpo_loo_minus_one': numpy_pkpo.s_loo1,
@@ -70,7 +65,6 @@ CAPTIONS = {
   'compilation': 'Compilations while k runs over 1..n.',
   'targets': 'What was to be reached.',
 }
-Row = dict[str, str | int | float]
 
 
 def take_turns(contenders: dict[str, Callable], seconds: float) -> dict[str, float]:
@@ -229,14 +223,6 @@ def target_rows(rows: dict[str, list[Row]]) -> Iterator[Row]:
       yield target('compilations, k traced', row['num_compilations'], high=1)
 
 
-def show(value) -> str:
-  return f'{value:#.3g}'.rstrip('.') if isinstance(value, float) else str(value)
-
-
-def columns_of(table: str, rows: Sequence[Row]) -> list[str]:
-  return [c for c in TABLES[table] if any(c in row for row in rows)]
-
-
 def run(quick: bool, large: bool) -> dict[str, list[Row]]:
   """Returns the rows of every table, printing each row as it comes."""
   seconds = 0.02 if quick else 4.0
@@ -256,77 +242,17 @@ def run(quick: bool, large: bool) -> dict[str, list[Row]]:
     rows[table] = []
     for row in make():
       rows[table].append(row)
-      columns = columns_of(table, rows[table])
+      columns = common.columns_of(TABLES[table], rows[table])
       widths = [
         max(len(c) + 2, 44 if c == 'target' else 20 if c == 'kernel' else 9) for c in columns
       ]
-      lines = [[show(row.get(c, '')) for c in columns]]
+      lines = [[common.show(row.get(c, '')) for c in columns]]
       if len(rows[table]) == 1:
         lines.insert(0, columns)
       for line in lines:
         cells = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         print(''.join(cells), flush=True)
   return rows
-
-
-def describe(arguments: Sequence[str]) -> list[str]:
-  """Returns lines that say how the results came about."""
-  return [
-    f'command: python -m benchmarks.kernels {" ".join(arguments)}'.rstrip(),
-    f'commit: {commit()}',
-    f'hardware: {hardware()}',
-    f'versions: jax {jax.__version__}, numpy {np.__version__}, Python {platform.python_version()}',
-    f'date: {datetime.datetime.now(datetime.UTC).date()}',
-    f'seed: {SEED}; k: {K}; rewards: standard normal; least time of calls taken in turns',
-  ]
-
-
-def commit() -> str:
-  def git(*command):
-    return subprocess.run(
-      ['git', *command], cwd=FOLDER, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-  try:
-    # The results themselves do not make the code another.
-    changed = git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':!results')
-    return git('rev-parse', '--short', 'HEAD') + ('+dirty' if changed else '')
-  except (OSError, subprocess.CalledProcessError):
-    return 'unknown'
-
-
-def hardware() -> str:
-  model = platform.processor() or platform.machine()
-  cpu_info = pathlib.Path('/proc/cpuinfo')
-  if cpu_info.exists():
-    names = [s for s in cpu_info.read_text().splitlines() if s.startswith('model name')]
-    model = names[0].partition(':')[2].strip() if names else model
-  text = f'{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the start'
-  if jax.default_backend() != 'cpu':
-    text += f'; {jax.device_count()} x {jax.devices()[0].device_kind}'
-  return text
-
-
-def write(rows: dict[str, list[Row]], header: Sequence[str], path: pathlib.Path):
-  """Writes path.csv, and path.md with the same rows as tables."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.with_suffix('.csv').open('w', newline='') as file:
-    file.writelines(f'# {line}\n' for line in header)
-    columns = dict.fromkeys(['table', *(c for table in TABLES.values() for c in table)])
-    writer = csv.DictWriter(file, list(columns), restval='', lineterminator='\n')
-    writer.writeheader()
-    for table, table_rows in rows.items():
-      for row in table_rows:
-        cells = {c: f'{x:.5g}' if isinstance(x, float) else x for c, x in row.items()}
-        writer.writerow({'table': table, **cells})
-  lines = [f'# Kernels on {path.name.partition("_")[2]}', '', *(f'- {line}' for line in header)]
-  for table, table_rows in rows.items():
-    columns = columns_of(table, table_rows)
-    lines += ['', f'## {table.capitalize()}', '', CAPTIONS[table], '']
-    lines += ['| ' + ' | '.join(columns) + ' |', '|' + ' --- |' * len(columns)]
-    for row in table_rows:
-      lines += ['| ' + ' | '.join(show(row.get(c, '')) for c in columns) + ' |']
-  path.with_suffix('.md').write_text('\n'.join(lines) + '\n')
 
 
 def main(arguments: Sequence[str] | None = None):
@@ -339,13 +265,19 @@ def main(arguments: Sequence[str] | None = None):
     default=jax.default_backend() == 'gpu',
     help='65536 prompts too, and the time of a copy at memory bandwidth; as default on a GPU',
   )
-  parser.add_argument('--outdir', type=pathlib.Path, default=FOLDER / 'results')
+  parser.add_argument('--outdir', type=pathlib.Path, default=common.FOLDER / 'results')
   options = parser.parse_args(arguments)
-  header = describe(arguments)
+  header = common.describe(
+    'benchmarks.kernels',
+    arguments,
+    f'seed: {SEED}; k: {K}; rewards: standard normal; least time of calls taken in turns',
+  )
   print('\n'.join(header))
   start = time.perf_counter()
-  path = options.outdir / f'kernels_{jax.default_backend()}'
-  write(run(options.quick, options.large), header, path)
+  backend = jax.default_backend()
+  path = options.outdir / f'kernels_{backend}'
+  rows = run(options.quick, options.large)
+  common.write(f'Kernels on {backend}', rows, TABLES, CAPTIONS, header, path)
   print(f'\nWrote {path}.csv and .md after {time.perf_counter() - start:.0f} s.')
 
 
