@@ -17,7 +17,7 @@ LAYERS = [
   {'types', 'weights', 'groups'},
   {'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'optimizer', 'policies', 'progress', 'sampling', 'sharding', 'tasks'}
-  | {'checkpoints'},
+  | {'checkpoints', 'pretrained', 'tokenizers'},
   {'train_step'},
   {'evaluate'},
   {'train'},
