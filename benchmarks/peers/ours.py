@@ -16,12 +16,12 @@ from pkpo_jax.types import Prompts
 ABOUT = {'versions': f'pkpo_jax {pkpo_jax.__version__}, jax {jax.__version__}'}
 
 
-def policy(workload, temperature=1.0):
+def policy(workload, make=Gemma2Policy, temperature=1.0):
   """Returns the tiny Gemma-2, a policy, in float32 and without recomputation."""
   sizes = workload['sizes']
   gemma.PRESETS['benchmark'] = gemma_library.config(sizes)
   tokenizer = types.SimpleNamespace(vocab_size=sizes['vocab_size'], stop_ids=(tiny_gemma2.NEVER,))
-  return Gemma2Policy(
+  return make(
     types.SimpleNamespace(tokenizer=tokenizer),
     preset='benchmark',
     weights=None,

@@ -6,11 +6,15 @@ from importlib import metadata
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from tunix.generate import sampler as sampler_lib
 from tunix.models.gemma import model as model_lib
+from tunix.rl import rl_cluster
+from tunix.rl.grpo import grpo_learner
+from tunix.rl.rollout import base_rollout
 
-from benchmarks.peers import tiny_gemma2
+from benchmarks.peers import gate, tiny_gemma2
 
 ABOUT = {'versions': f'google-tunix {metadata.version("google-tunix")}, jax {jax.__version__}'}
 
@@ -86,3 +90,62 @@ class Sampler:
       **sampling,
     )
     return np.stack(output.tokens)
+
+
+class Learner:
+  """GRPOLearner.train: one call is one step of it.
+
+  Its best settings for this work: one update a step on the whole batch, no KL and so no reference
+  model, actor and rollout on one mesh and so one copy of the weights, no log-probabilities from
+  the sampler, no recomputation, no log files. Rewards are random numbers, which cost nothing.
+  """
+
+  about = ABOUT
+
+  def __init__(self, workload):
+    mesh = jax.make_mesh((1, 1), ('fsdp', 'tp'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    num_prompts = workload['num_prompts']
+    training = rl_cluster.RLTrainingConfig(
+      actor_optimizer=optax.adam(workload['learning_rate']),
+      eval_every_n_steps=10**9,
+      max_steps=10**9,
+      mini_batch_size=num_prompts,
+      train_micro_batch_size=num_prompts,
+      pbar_description=None,
+    )
+    length, new_tokens = workload['prompt_length'], workload['new_tokens']
+    rollout = base_rollout.RolloutConfig(
+      max_tokens_to_generate=new_tokens,
+      max_prompt_length=length,
+      kv_cache_size=length + new_tokens,
+      temperature=1.0,
+      top_p=1.0,
+      eos_tokens=[tiny_gemma2.NEVER],
+    )
+    roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.ROLLOUT)
+    cluster = rl_cluster.RLCluster(
+      actor=model(workload['sizes']),
+      tokenizer=tiny_gemma2.Tokenizer(),
+      cluster_config=rl_cluster.ClusterConfig(
+        role_to_mesh=dict.fromkeys(roles, mesh),
+        training_config=training,
+        rollout_config=rollout,
+      ),
+    )
+    rng = np.random.default_rng(0)
+    learner = grpo_learner.GRPOLearner(
+      cluster,
+      grpo_learner.GRPOConfig(num_generations=workload['num_samples'], beta=0.0),
+      reward_fns=lambda prompts, completions, **_: list(rng.random(len(completions))),
+    )
+    self._prompts = np.array([tiny_gemma2.to_text(p) for p in tiny_gemma2.prompts(workload)])
+    self._gate = gate.Gate()
+    self._gate.start(lambda: learner.train(self._batches()))
+
+  def __call__(self):
+    self._gate.step()
+
+  def _batches(self):
+    while True:
+      self._gate.wait()
+      yield {'prompts': self._prompts}
