@@ -1,0 +1,182 @@
+"""Memory and time of log-probabilities from hidden states: python -m benchmarks.log_prob_memory.
+
+Compares value and gradient of `chunked_log_probs_and_entropy`, which has logits of a few tokens of
+each completion at a time, with the plain way, which has them all: [P, N, L, V] float32, several
+times over in the backward pass. Loss: minus the mean of advantage x log-probability, minus a
+little entropy; gradients with respect to hidden states and unembedding. Memory is what XLA plans
+for the compiled program (temporary + outputs). Results go to OUTDIR/log_prob_memory_BACKEND.csv,
+.md. The real width on an accelerator: --width 2304 --tokens 256 512 1024.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import common
+from benchmarks.common import Row
+from pkpo_jax.policies.language_model import chunked_log_probs_and_entropy
+
+SEED = 0
+TABLES = {
+  'memory': (
+    *('prompts', 'n', 'tokens', 'vocab', 'width', 'chunk', 'chunked_mib', 'plain_mib'),
+    *('plain/chunked_memory', 'logits_mib', 'chunked_s', 'plain_s', 'plain/chunked_time'),
+    *('gradient_error', 'note'),
+  ),
+}
+CAPTIONS = {
+  'memory': (
+    'Planned memory (temporary + outputs) and median time, in turns, of value and gradient; '
+    'logits_mib: one [P, N, L, V] in float32; gradient_error: largest difference between the two '
+    'over the largest entry.'
+  ),
+}
+
+
+def plain_log_probs_and_entropy(hidden, tokens, logits_fn):
+  """Returns the same with the logits of all positions at once."""
+  log_probs = jax.nn.log_softmax(logits_fn(hidden), axis=-1)
+  entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+  return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0], entropy
+
+
+def value_and_grad(log_probs_and_entropy):
+  """Returns fn(hidden, table, tokens, advantages) -> (loss, gradients of hidden and table)."""
+
+  def loss_fn(hidden, table, tokens, advantages):
+    def logits_fn(hidden):
+      logits = jnp.einsum('...d,vd->...v', hidden, table, preferred_element_type=jnp.float32)
+      return 30.0 * jnp.tanh(logits / 30.0)
+
+    log_probs, entropy = log_probs_and_entropy(hidden, tokens, logits_fn)
+    return -jnp.mean(advantages[..., None] * log_probs) - 1e-3 * jnp.mean(entropy)
+
+  return jax.jit(jax.value_and_grad(loss_fn, argnums=(0, 1)))
+
+
+def planned_mib(compiled) -> float:
+  memory = compiled.memory_analysis()
+  return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
+
+
+def memory_rows(
+  num_prompts: int,
+  num_samples: int,
+  lengths: Sequence[int],
+  vocab_size: int,
+  width: int,
+  chunks: Sequence[int],
+  dtype: str,
+  repeats: int,
+  max_plain_mib: float,
+) -> Iterator[Row]:
+  rng = np.random.default_rng(SEED)
+
+  def draw(*shape, scale):
+    return jnp.asarray(scale * rng.standard_normal(shape, np.float32), dtype)
+
+  table = draw(vocab_size, width, scale=width**-0.5)
+  for length in lengths:
+    shape = (num_prompts, num_samples, length)
+    hidden = draw(*shape, width, scale=1.0)
+    tokens = jnp.asarray(rng.integers(0, vocab_size, shape), jnp.int32)
+    advantages = jnp.asarray(rng.standard_normal(shape[:2]), jnp.float32)
+    arguments = (hidden, table, tokens, advantages)
+    plain = value_and_grad(plain_log_probs_and_entropy).lower(*arguments).compile()
+    for chunk in (chunk for chunk in chunks if chunk <= length):
+      chunked_fn = lambda *args, chunk=chunk: chunked_log_probs_and_entropy(*args, chunk)
+      chunked = value_and_grad(chunked_fn).lower(*arguments).compile()
+      row = {
+        **{'prompts': num_prompts, 'n': num_samples, 'tokens': length, 'vocab': vocab_size},
+        **{
+          'width': width,
+          'chunk': chunk,
+          'logits_mib': 4 * hidden[..., 0].size * vocab_size / 2**20,
+        },
+        **{'chunked_mib': planned_mib(chunked), 'plain_mib': planned_mib(plain)},
+      }
+      row['plain/chunked_memory'] = row['plain_mib'] / row['chunked_mib']
+      contenders = {'chunked': chunked, 'plain': plain}
+      if row['plain_mib'] > max_plain_mib:
+        row['note'] = f'plain not run: more than {max_plain_mib:.0f} MiB'
+        del contenders['plain']
+      results = {name: jax.block_until_ready(fn(*arguments)) for name, fn in contenders.items()}
+      if 'plain' in results:
+        row['gradient_error'] = largest_error(results['chunked'], results['plain'])
+      del results
+      seconds = time_in_turns(contenders, arguments, repeats)
+      row |= {f'{name}_s': value for name, value in seconds.items()}
+      if 'plain' in seconds:
+        row['plain/chunked_time'] = seconds['plain'] / seconds['chunked']
+      yield row
+
+
+def largest_error(ours, others) -> float:
+  errors = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)), ours, others)
+  return float(max(map(float, jax.tree.leaves(errors))))
+
+
+def time_in_turns(contenders, arguments, repeats) -> dict[str, float]:
+  times = {name: [] for name in contenders}
+  for _ in range(repeats):
+    for name, fn in contenders.items():
+      start = time.perf_counter()
+      jax.block_until_ready(fn(*arguments))
+      times[name].append(time.perf_counter() - start)
+  return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main(arguments: Sequence[str] | None = None):
+  arguments = sys.argv[1:] if arguments is None else list(arguments)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--num_prompts', type=int, default=2)
+  parser.add_argument('--num_samples', type=int, default=4)
+  parser.add_argument('--tokens', type=int, nargs='+', default=[32, 64], help='of a completion')
+  parser.add_argument('--vocab_size', type=int, default=256_128)
+  parser.add_argument('--width', type=int, default=64)
+  parser.add_argument('--chunks', type=int, nargs='+', default=[1, 4, 16], help='tokens at a time')
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  parser.add_argument('--repeats', type=int, default=5)
+  parser.add_argument('--max_plain_mib', type=float, default=8192, help='else plain is not run')
+  parser.add_argument('--outdir', type=pathlib.Path, default=common.FOLDER / 'results')
+  options = parser.parse_args(arguments)
+  header = common.describe(
+    'benchmarks.log_prob_memory',
+    arguments,
+    f'seed: {SEED}; {options.dtype} hidden states and unembedding, float32 logits; '
+    f'{options.repeats} calls of each in turns',
+  )
+  print('\n'.join(header), f'\n{CAPTIONS["memory"]}', sep='\n')
+  start = time.perf_counter()
+  rows = list(
+    memory_rows(
+      options.num_prompts,
+      options.num_samples,
+      options.tokens,
+      options.vocab_size,
+      options.width,
+      options.chunks,
+      options.dtype,
+      options.repeats,
+      options.max_plain_mib,
+    )
+  )
+  common.print_table(TABLES['memory'], rows)
+  backend = jax.default_backend()
+  path = options.outdir / f'log_prob_memory_{backend}'
+  title = f'Memory of log-probabilities on {backend}'
+  common.write(title, {'memory': rows}, TABLES, CAPTIONS, header, path)
+  print(f'\nWrote {path}.csv and .md after {time.perf_counter() - start:.0f} s.')
+
+
+if __name__ == '__main__':
+  main()
