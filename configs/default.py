@@ -14,7 +14,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     raise ValueError(f'configs/default.py: expected no variant after the colon, got {arg!r}.')
   config = ConfigDict()
   config.seed = 0  # Of everything random in the run.
-  config.num_train_steps = 1000  # Updates.
+  config.num_train_steps = 1000  # Rollouts; each is learnt from in one update or more.
   config.task = hidden_answer()  # One of the tasks below.
   config.policy = softmax_bandit()  # One of the policies below.
 
@@ -31,13 +31,28 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.advantage.beta = 2.0  # rs_grpo: risk preference, 1 / reward units.
 
   config.loss = ConfigDict()
+  config.loss.name = 'reinforce'  # 'reinforce', or 'ppo': clipped ratios, several updates a step.
+  # What token terms are divided by: 'sum' (number of samples; unbiased), 'token' (number of tokens;
+  # DAPO), 'sequence' (its tokens, then samples; GRPO), 'constant' (L, then samples; Dr. GRPO).
+  config.loss.normalization = 'sum'
+  config.loss.clip_low = 0.2  # ppo: ratios below 1 - clip_low gain nothing by falling further.
+  config.loss.clip_high = 0.28  # ppo: ratios above 1 + clip_high gain nothing by rising further.
+  config.loss.num_epochs = 1  # ppo: times that a rollout is gone through.
+  config.loss.num_minibatches = 1  # ppo: updates an epoch, each on its share of the prompts.
+  config.loss.num_microbatches = 1  # Pieces of an update, to save memory; the gradient stays.
+  config.loss.kl_coef = 0.0  # Weight of KL(policy || initial policy); 0 computes no reference.
+  config.loss.kl_estimator = 'k3'  # 'k1' or 'k3' (less variance): the estimate of that KL.
   config.loss.entropy_coef = 0.0  # Weight of the entropy bonus (the EntropyReg baseline).
 
   config.optimizer = ConfigDict()
-  config.optimizer.name = 'adam'  # 'adam' or 'sgd'.
+  config.optimizer.name = 'adam'  # 'adam', 'adamw' or 'sgd'.
   config.optimizer.learning_rate = 0.05  # Peak.
   config.optimizer.warmup_steps = 0  # Linear rise from 0 to the peak.
   config.optimizer.decay = 'linear'  # Down to 0 at the last step: 'constant', 'linear', 'cosine'.
+  config.optimizer.b1 = 0.9  # adam, adamw: decay of the mean of gradients.
+  config.optimizer.b2 = 0.999  # adam, adamw: decay of the mean of their squares.
+  config.optimizer.eps = 1e-8  # adam, adamw: added to the root of that mean.
+  config.optimizer.weight_decay = 0.0  # adamw: times the learning rate, taken off each weight.
   config.optimizer.max_grad_norm = config_dict.placeholder(float)  # Clip here; None is no clip.
 
   config.eval = ConfigDict()
@@ -45,13 +60,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.eval.ks = (1, 2, 4, 8, 16)  # The k of pass@k (max@k) in all metrics.
   config.eval.num_prompts = 512  # Fresh problems of an evaluation.
   config.eval.num_samples = 16  # Samples of each; at least the largest of ks.
+  config.eval.policy = ConfigDict()  # Fields of config.policy to change in evaluation only.
 
   config.checkpoint = ConfigDict()
   config.checkpoint.every = 500  # Steps between checkpoints; there is one at the end, too.
   config.checkpoint.max_to_keep = 2  # Older ones are deleted.
 
   config.mesh = ConfigDict()
-  config.mesh.data = 1  # Devices that share the prompts; -1 is all of them.
+  config.mesh.data = 1  # Copies of the parameters, which share the prompts; -1 is what is left.
+  config.mesh.fsdp = 1  # Devices that share the prompts and hold a part of each parameter.
+  config.mesh.tensor = 1  # Devices that share heads and hidden units.
 
   config.log = ConfigDict()
   config.log.every = 10  # Steps between lines of training metrics.

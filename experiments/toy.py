@@ -41,19 +41,19 @@ def train_seeds(
     init_key, train_key, _ = jax.random.split(jax.random.key(seed), 3)
 
     def one_step(state, step):
-      keys = jax.random.split(jax.random.fold_in(train_key, step), 4)
+      keys = jax.random.split(jax.random.fold_in(train_key, step), 5)
       prompts = run.task.prompts(step, settings.rollout.num_prompts, keys[0])
       rollout = run.policy.sample(state.params, prompts, settings.rollout.num_samples, keys[1])
       rewards = run.task.rewards(prompts, rollout, keys[2])
       k = run.k_schedule(step)
       advantages = run.advantage_fn(state.params, rollout, rewards, k, keys[3])
-      return train_step(state, rollout, advantages)[0], None
+      return train_step(state, frozen, rollout, advantages, keys[4])[0], None
 
     def one_record(state, first_step):
       state, _ = jax.lax.scan(one_step, state, first_step + jnp.arange(log_every))
       return state, exact(state.params)
 
-    state = init_state(run.policy, run.optimizer, init_key)
+    state, frozen = init_state(run.policy, run.optimizer, init_key)
     first_steps = jnp.arange(num_records) * log_every
     _, records = jax.lax.scan(one_record, state, first_steps)
     return jnp.concatenate([exact(state.params)[None], records])

@@ -23,11 +23,15 @@ class Checkpoints:
     )
 
   def restore(self, state: TrainState) -> TrainState:
-    """Returns the newest saved state in the shardings of `state`, or `state` if there is none."""
+    """Returns the newest saved state in the shardings of `state`, or `state` if there is none.
+
+    A `state` that is not returned is deleted first: two may be more than the devices hold.
+    """
     step = self._manager.latest_step()
     if step is None:
       return state
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    jax.tree.map(lambda x: x.delete(), state)
     return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
   def save(self, state: TrainState) -> None:
@@ -66,10 +70,10 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Returns nested dicts as one dict with dotted names."""
+  """Returns nested dicts as one dict with dotted names; an empty one inside stays as it is."""
   flat = {}
   for name, value in config.items():
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
       flat |= flatten(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = value

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Float
 
 from pkpo_jax.estimators import pass_at_k_curve, standard_error
@@ -28,16 +29,20 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluate(
-  policy: Policy, task: Task, settings: EvalSettings
+  policy: Policy, task: Task, settings: EvalSettings, over_prompts: NamedSharding | None = None
 ) -> Callable[[Any, int, Key], Evaluation]:
-  """Returns fn(params, step, key) -> Evaluation, from config.eval's prompts and samples."""
-  sample = jax.jit(policy.sample, static_argnums=2)
+  """Returns fn(params, step, key) -> Evaluation, from config.eval's prompts and samples.
+
+  Prompts are split over devices as `over_prompts` says; None is one device.
+  """
+  sample = jax.jit(policy.sample, static_argnums=2, out_shardings=over_prompts)
   exact_fn = make_exact(policy, task, settings)
   curve = jax.jit(lambda rewards: pass_at_k_curve(rewards, settings.ks))
 
   def evaluate(params, step, key):
     prompt_key, sample_key, reward_key = jax.random.split(key, 3)
     prompts = task.prompts(step, settings.num_prompts, prompt_key)
+    prompts = jax.device_put(prompts, over_prompts)
     rollout = sample(params, prompts, settings.num_samples, sample_key)
     rewards = task.rewards(prompts, rollout, reward_key)
     return Evaluation(curve(rewards), exact_fn(params) if exact_fn else None)

@@ -1,10 +1,15 @@
 """The optimiser that config.optimizer describes."""
 
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
+from jax import lax
 
 from pkpo_jax.settings import expect, lookup
 
-OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
+OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam, 'adamw': optax.adamw}
 DECAYS = ('constant', 'linear', 'cosine')
 
 
@@ -13,18 +18,28 @@ def make_optimizer(
   learning_rate: float,
   warmup_steps: int,
   decay: str,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
   max_grad_norm: float | None,
   num_train_steps: int,
+  updates_per_step: int,
 ) -> optax.GradientTransformation:
-  """Returns the optimiser.
+  """Returns the optimiser; for parameters below float32, of their float32 master copies.
 
   Args:
-    name: 'sgd' or 'adam'.
+    name: 'sgd', 'adam' or 'adamw'.
     learning_rate: peak step size.
-    warmup_steps: steps over which the step size rises linearly from 0.
+    warmup_steps: training steps over which the step size rises linearly from 0.
     decay: 'constant', or 'linear' or 'cosine' down to 0 at num_train_steps.
+    b1: Adam's decay of the mean of gradients.
+    b2: Adam's decay of the mean of their squares.
+    eps: added to the root of that mean.
+    weight_decay: AdamW's: times the step size, the share taken off every weight in an update.
     max_grad_norm: global norm that gradients are scaled down to; None leaves them.
     num_train_steps: where the decay ends.
+    updates_per_step: updates in a training step; all have the step size of their step.
 
   Raises:
     ValueError: if a name is unknown or a number out of range.
@@ -38,6 +53,12 @@ def make_optimizer(
     f'0 <= warmup_steps < num_train_steps = {num_train_steps}',
     warmup_steps,
   )
+  expect(0 <= b1 < 1, 'b1', 'a number in [0, 1)', b1)
+  expect(0 <= b2 < 1, 'b2', 'a number in [0, 1)', b2)
+  expect(eps > 0, 'eps', 'a number > 0', eps)
+  expect(weight_decay >= 0, 'weight_decay', 'a number >= 0', weight_decay)
+  if name != 'adamw':
+    expect(weight_decay == 0, 'weight_decay', f'0, as {name!r} has none (adamw has)', weight_decay)
   remaining = num_train_steps - warmup_steps
   after_warmup = {
     'constant': lambda: optax.constant_schedule(learning_rate),
@@ -45,8 +66,66 @@ def make_optimizer(
     'cosine': lambda: optax.cosine_decay_schedule(learning_rate, remaining),
   }[decay]()
   warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-  transforms = [optimizer(optax.join_schedules([warmup, after_warmup], [warmup_steps]))]
+  by_step = optax.join_schedules([warmup, after_warmup], [warmup_steps])
+  options = {} if name == 'sgd' else {'b1': b1, 'b2': b2, 'eps': eps}
+  if name == 'adamw':
+    options['weight_decay'] = weight_decay
+  transforms = [optimizer(lambda count: by_step(count // updates_per_step), **options)]
   if max_grad_norm is not None:
     expect(max_grad_norm > 0, 'max_grad_norm', 'a number > 0 or None', max_grad_norm)
     transforms.insert(0, optax.clip_by_global_norm(max_grad_norm))
-  return optax.chain(*transforms)
+  return with_float32_master(optax.chain(*transforms))
+
+
+class MasterState(NamedTuple):
+  """State of `with_float32_master`.
+
+  Attributes:
+    master: the parameters in float32, where they are not float32 themselves; None there.
+    inner: state of the optimiser of the masters.
+  """
+
+  master: Any
+  inner: optax.OptState
+
+
+def with_float32_master(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Returns `optimizer` with float32 masters, of which the parameters are the rounded values.
+
+  An update of bfloat16 parameters below 1/256 of their size would be lost in rounding; here it
+  adds up in the master. Gradients, moments and updates are float32, and float32 parameters are
+  their own master.
+  """
+
+  def init(params):
+    master = jax.tree.map(lambda p: None if p.dtype == jnp.float32 else _float32(p), params)
+    return MasterState(master, optimizer.init(_merge(params, master)))
+
+  def update(grads, state, params):
+    masters = _merge(params, state.master)
+    updates, inner = optimizer.update(jax.tree.map(_float32, grads), state.inner, masters)
+    # From the parameter to the new master: `optax.apply_updates` then adds and rounds once. The
+    # barrier makes both read one update, instead of working it out twice with other roundings.
+    steps = jax.tree.map(
+      lambda p, m, u: u if m is None else lax.optimization_barrier(m + u - _float32(p)),
+      params,
+      state.master,
+      updates,
+    )
+    # The sum that is rounded, so that parameters equal their rounded master to the last bit. It is
+    # the master + update unless that is far from the parameter: then to float32 rounding.
+    master = jax.tree.map(
+      lambda p, m, s: None if m is None else _float32(p) + s, params, state.master, steps
+    )
+    return steps, MasterState(master, inner)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _float32(x: jax.Array) -> jax.Array:
+  return x.astype(jnp.float32)
+
+
+def _merge(params: Any, master: Any) -> Any:
+  """Returns the master where there is one, else the parameter."""
+  return jax.tree.map(lambda p, m: p if m is None else m, params, master)

@@ -128,11 +128,45 @@ class AdvantageSettings:
   beta: float
 
 
+LOSS_CHOICES = {
+  'name': ('reinforce', 'ppo'),
+  'normalization': ('sum', 'token', 'sequence', 'constant'),
+  'kl_estimator': ('k1', 'k3'),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossSettings:
-  """What is minimised besides the policy-gradient surrogate."""
+  """What is minimised, and in which pieces; see `pkpo_jax.losses`."""
 
+  name: str
+  normalization: str
+  clip_low: float
+  clip_high: float
+  num_epochs: int
+  num_minibatches: int
+  num_microbatches: int
+  kl_coef: float
+  kl_estimator: str
   entropy_coef: float
+
+  def __post_init__(self):
+    for field, choices in LOSS_CHOICES.items():
+      value = getattr(self, field)
+      expect(value in choices, field, f'one of {choices}', value)
+    expect(0 < self.clip_low <= 1, 'clip_low', 'a number in (0, 1]', self.clip_low)
+    expect(self.clip_high > 0, 'clip_high', 'a number > 0', self.clip_high)
+    expect(self.kl_coef >= 0, 'kl_coef', 'a number >= 0', self.kl_coef)
+    for field in ('num_epochs', 'num_minibatches', 'num_microbatches'):
+      expect(getattr(self, field) >= 1, field, 'at least 1', getattr(self, field))
+    for field in ('num_epochs', 'num_minibatches'):
+      expect(
+        self.name == 'ppo' or getattr(self, field) == 1,
+        field,
+        f'1 with loss.name {self.name!r}, as its gradient is that of the policy that sampled and '
+        "the first update already leaves it ('ppo' corrects for that)",
+        getattr(self, field),
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +177,7 @@ class EvalSettings:
   ks: tuple[int, ...]
   num_prompts: int
   num_samples: int
+  policy: dict
 
   def __post_init__(self):
     expect(self.every >= 1, 'every', 'at least 1', self.every)
@@ -151,6 +186,7 @@ class EvalSettings:
     expect(len(self.ks) > 0, 'ks', 'at least one k', self.ks)
     for k in self.ks:
       expect(1 <= k <= self.num_samples, 'ks', f'1 <= k <= num_samples = {self.num_samples}', k)
+    expect('name' not in self.policy, 'policy', 'no name, only fields to change', self.policy)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,9 +206,13 @@ class MeshSettings:
   """How devices are laid out."""
 
   data: int
+  fsdp: int
+  tensor: int
 
   def __post_init__(self):
-    expect(self.data >= 1 or self.data == -1, 'data', 'at least 1, or -1 for all', self.data)
+    expect(self.data >= 1 or self.data == -1, 'data', 'at least 1, or -1 for the rest', self.data)
+    expect(self.fsdp >= 1, 'fsdp', 'at least 1', self.fsdp)
+    expect(self.tensor >= 1, 'tensor', 'at least 1', self.tensor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

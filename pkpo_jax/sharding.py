@@ -1,32 +1,108 @@
 """Where arrays live: the device mesh and the shardings over it.
 
-Prompts are split over the mesh, so that the group of a prompt never straddles devices and the
-advantages need no communication; parameters are the same everywhere.
+Prompts are split over the axes 'data' and 'fsdp', so that the group of a prompt never straddles
+devices and the advantages need no communication. Parameters are split as the policy's rules say,
+over 'fsdp' (gathered where they are used) and 'tensor' (each device computes with its part), and
+so is what the optimiser keeps of them.
 """
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pkpo_jax.settings import MeshSettings, expect
 
+AXES = ('data', 'fsdp', 'tensor')
+PROMPT_AXES = ('data', 'fsdp')
+
+PartitionRules = Sequence[tuple[str, PartitionSpec]]
+
 
 def make_mesh(settings: MeshSettings) -> Mesh:
-  """Returns the mesh with its axis 'data'.
+  """Returns the mesh with its axes 'data', 'fsdp' and 'tensor'.
 
   Raises:
     ValueError: if more devices are asked for than there are.
   """
   num_devices = jax.device_count()
-  data = num_devices if settings.data == -1 else settings.data
-  expect(data <= num_devices, 'mesh.data', f'at most {num_devices} (the devices)', data)
-  return jax.make_mesh((data,), ('data',), (AxisType.Auto,), devices=jax.devices()[:data])
+  data = settings.data
+  if data == -1:
+    data, rest = divmod(num_devices, settings.fsdp * settings.tensor)
+    expect(
+      rest == 0,
+      'mesh.data',
+      f'fsdp * tensor to divide the {num_devices} devices when data is -1 (the rest)',
+      f'{settings.fsdp} * {settings.tensor}',
+    )
+  shape = (data, settings.fsdp, settings.tensor)
+  size = math.prod(shape)
+  expect(
+    size <= num_devices,
+    'mesh.data',
+    f'data * fsdp * tensor of at most {num_devices} (the devices)',
+    ' * '.join(map(str, shape)),
+  )
+  return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=jax.devices()[:size])
 
 
 def over_prompts(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of arrays whose leading axis is P."""
-  return NamedSharding(mesh, PartitionSpec('data'))
+  return NamedSharding(mesh, PartitionSpec(PROMPT_AXES))
+
+
+def num_prompt_shards(mesh: Mesh) -> int:
+  """Returns in how many parts prompts are split."""
+  return math.prod(mesh.shape[axis] for axis in PROMPT_AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(tree: Any, mesh: Mesh, rules: PartitionRules) -> Any:
+  """Returns the sharding of each array of parameters, optimiser state or both.
+
+  A rule holds for the arrays whose path, such as 'params/layer_0/mlp/linear', ends in what its
+  regular expression matches: so moments and master copies, whose paths end like those of their
+  parameters, are split like these. The first rule that matches counts; without one, and for
+  scalars, every device holds the whole.
+
+  Args:
+    tree: arrays, or their shapes.
+    mesh: the devices.
+    rules: `(regular expression, spec)`, over the mesh axes.
+
+  Raises:
+    ValueError: if an array has fewer axes than its spec, or one that its devices do not divide.
+  """
+
+  def sharding(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    matches = (spec for pattern, spec in rules if re.search(f'(?:{pattern})$', name))
+    spec = next(matches, PartitionSpec()) if leaf.ndim else PartitionSpec()
+    expect(len(spec) <= leaf.ndim, name, f'an axis for each entry of {spec}', leaf.shape)
+    for i, axes in enumerate(spec):
+      axes = (axes,) if isinstance(axes, str) else axes or ()
+      size = math.prod(mesh.shape[axis] for axis in axes)
+      fields = ' * '.join(f'mesh.{axis}' for axis in axes)
+      expect(
+        leaf.shape[i] % size == 0,
+        name,
+        f'axis {i} of the shape {leaf.shape} to be a multiple of {fields} = {size}',
+        leaf.shape[i],
+      )
+    return NamedSharding(mesh, spec)
+
+  return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+  """Returns ShapeDtypeStructs that carry their shardings."""
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
+  )

@@ -1,12 +1,15 @@
 """The host loop: prompts, rollout, rewards, advantages, update, metrics."""
 
+import functools
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir
@@ -22,6 +25,7 @@ from pkpo_jax.train_step import (
   check_rewards,
   init_state,
   make_advantage_fn,
+  make_forward,
   make_train_step,
   reward_metrics,
 )
@@ -34,6 +38,7 @@ class Run(NamedTuple):
   settings: Settings
   task: Task
   policy: Policy
+  eval_policy: Policy
   optimizer: optax.GradientTransformation
   k_schedule: Schedule
   advantage_fn: AdvantageFn
@@ -49,16 +54,33 @@ def make_run(config: Config) -> Run:
   settings = Settings.from_config(config)
   task = build('task', settings.task, TASKS)
   policy = build('policy', settings.policy, POLICIES, task=task)
+  expect(
+    policy.samples_exactly,
+    'policy',
+    'one that samples from the very distribution whose log-probabilities are trained, else the '
+    'gradient is biased (no top_k, top_p or greedy decoding; eval.policy may have them)',
+    settings.policy,
+  )
+  eval_policy = policy
+  if settings.eval.policy:
+    fields = {**settings.policy, **settings.eval.policy}
+    eval_policy = build('eval.policy', fields, POLICIES, task=task)
+  loss = settings.loss
   optimizer = call(
-    'optimizer', make_optimizer, settings.optimizer, num_train_steps=settings.num_train_steps
+    'optimizer',
+    make_optimizer,
+    settings.optimizer,
+    num_train_steps=settings.num_train_steps,
+    updates_per_step=loss.num_epochs * loss.num_minibatches,
   )
   k_schedule = build(
     'advantage.schedule', settings.advantage.schedule, SCHEDULES, k=settings.advantage.k
   )
   ks = np.asarray(jax.vmap(k_schedule)(jnp.arange(settings.num_train_steps)))
   ks = np.append(ks, settings.advantage.k)
-  advantage_fn = make_advantage_fn(settings.advantage, policy, ks, settings.rollout.num_samples)
-  return Run(settings, task, policy, optimizer, k_schedule, advantage_fn)
+  forward = make_forward(policy, loss)
+  advantage_fn = make_advantage_fn(settings.advantage, forward, ks, settings.rollout.num_samples)
+  return Run(settings, task, policy, eval_policy, optimizer, k_schedule, advantage_fn)
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
@@ -70,39 +92,37 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     ValueError, TypeError: if the config is wrong, or workdir belongs to another config.
     FloatingPointError: if a reward or a metric is NaN or infinite.
   """
-  settings, task, policy, optimizer, k_schedule, advantage_fn = make_run(config)
+  run = make_run(config)
+  settings, task, policy = run.settings, run.task, run.policy
   mesh = sharding.make_mesh(settings.mesh)
-  over_prompts, replicated = sharding.over_prompts(mesh), sharding.replicated(mesh)
-  for field in ('rollout', 'eval'):
-    num_prompts = getattr(settings, field).num_prompts
-    expect(
-      num_prompts % mesh.size == 0,
-      f'{field}.num_prompts',
-      f'a multiple of the {mesh.size} devices of the mesh',
-      num_prompts,
-    )
+  _check_num_prompts(settings, mesh)
+  over_prompts = sharding.over_prompts(mesh)
+  init_key, train_key, eval_key = jax.random.split(jax.random.key(settings.seed), 3)
+  init, shardings = _make_init(run, mesh)
   workdir = pathlib.Path(workdir)
   claim_workdir(workdir, as_dict(config))
 
   sample = jax.jit(policy.sample, static_argnums=2, out_shardings=over_prompts)
-  advantage_step = jax.jit(advantage_fn, out_shardings=over_prompts)
+  forward = jax.jit(make_forward(policy, settings.loss), out_shardings=over_prompts)
+  advantage_step = jax.jit(run.advantage_fn, out_shardings=over_prompts)
   train_step = jax.jit(
-    make_train_step(policy, optimizer, settings.loss),
-    in_shardings=(replicated, over_prompts, over_prompts),
-    out_shardings=replicated,
+    make_train_step(policy, run.optimizer, settings.loss, over_prompts),
+    in_shardings=(*shardings, over_prompts, over_prompts, None),
+    out_shardings=(shardings[0], None),
     donate_argnums=0,
   )
   group_metrics = jax.jit(reward_metrics, static_argnums=(2, 3))
-  exact_fn = make_exact(policy, task, settings.eval)
-  evaluate = make_evaluate(policy, task, settings.eval)
-  init_key, train_key, eval_key = jax.random.split(jax.random.key(settings.seed), 3)
+  exact_fn = make_exact(run.eval_policy, task, settings.eval)
+  evaluate = make_evaluate(run.eval_policy, task, settings.eval, over_prompts)
 
   def write_evaluation(step):
-    found = evaluate(state.params, step, jax.random.fold_in(eval_key, step))
+    found = evaluate(frozen | state.params, step, jax.random.fold_in(eval_key, step))
     writer.write(step, evaluation_metrics(found, settings.eval, task.is_binary))
 
   with Checkpoints(workdir, settings.checkpoint) as checkpoints:
-    state = jax.device_put(init_state(policy, optimizer, init_key), replicated)
+    state, frozen = init(init_key)
+    # A copy, as the state's own arrays are given away in the first update.
+    ref_params = jax.tree.map(jnp.copy, state.params) if settings.loss.kl_coef else None
     state = checkpoints.restore(state)
     first_step = int(state.step)
     if first_step:
@@ -111,17 +131,20 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
       for step in progress(first_step, settings.num_train_steps, workdir.name):
         if step % settings.eval.every == 0:
           write_evaluation(step)
-        keys = jax.random.split(jax.random.fold_in(train_key, step), 4)
+        keys = jax.random.split(jax.random.fold_in(train_key, step), 5)
+        params = frozen | state.params
         prompts = task.prompts(step, settings.rollout.num_prompts, keys[0])
         prompts = jax.device_put(prompts, over_prompts)
-        rollout = sample(state.params, prompts, settings.rollout.num_samples, keys[1])
+        rollout = sample(params, prompts, settings.rollout.num_samples, keys[1])
         rewards = jax.device_put(task.rewards(prompts, rollout, keys[2]), over_prompts)
         check_rewards(rewards, prompts.ids, step)
-        k = k_schedule(step)
-        advantages = advantage_step(state.params, rollout, rewards, k, keys[3])
+        k = run.k_schedule(step)
+        advantages = advantage_step(params, rollout, rewards, k, keys[3])
+        if ref_params is not None:
+          rollout = rollout.replace(ref_log_probs=forward(frozen | ref_params, rollout)[0])
         is_logged = step % settings.log.every == 0
-        exact = exact_fn(state.params) if is_logged and exact_fn else None
-        state, metrics = train_step(state, rollout, advantages)
+        exact = exact_fn(params) if is_logged and exact_fn else None
+        state, metrics = train_step(state, frozen, rollout, advantages, keys[4])
         if is_logged:
           metrics |= group_metrics(rewards, k, settings.eval.ks, task.is_binary)
           metrics |= exact_metrics(exact, settings.eval, task.is_binary)
@@ -132,3 +155,37 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
           checkpoints.save(state)
       write_evaluation(settings.num_train_steps)
   return state
+
+
+def _make_init(run: Run, mesh: Mesh) -> tuple[Callable, Any]:
+  """Returns fn(key) -> (state, frozen), split over the mesh from the start, and the shardings."""
+  rules = run.policy.partition_rules
+  key = jax.random.key(0)  # For shapes only.
+  init = functools.partial(init_state, run.policy, run.optimizer)
+  shardings = sharding.tree_shardings(jax.eval_shape(init, key), mesh, rules)
+  sharded_init = jax.jit(init, out_shardings=shardings, donate_argnums=1)
+
+  def init_or_load(key):
+    if not hasattr(run.policy, 'pretrained'):
+      return sharded_init(key)
+    shapes = jax.eval_shape(run.policy.init, key)
+    like = sharding.with_shardings(shapes, sharding.tree_shardings(shapes, mesh, rules))
+    return sharded_init(key, run.policy.pretrained(like))
+
+  return init_or_load, shardings
+
+
+def _check_num_prompts(settings: Settings, mesh: Mesh) -> None:
+  """Raises ValueError unless prompts divide evenly among devices, mini- and microbatches."""
+  shards, loss = sharding.num_prompt_shards(mesh), settings.loss
+  for field, multiple, fields in (
+    (
+      'rollout.num_prompts',
+      shards * loss.num_minibatches * loss.num_microbatches,
+      'mesh.data * mesh.fsdp * loss.num_minibatches * loss.num_microbatches',
+    ),
+    ('eval.num_prompts', shards, 'mesh.data * mesh.fsdp'),
+  ):
+    group = getattr(settings, field.split('.')[0])
+    is_multiple = group.num_prompts % multiple == 0
+    expect(is_multiple, field, f'a multiple of {fields} = {multiple}', group.num_prompts)

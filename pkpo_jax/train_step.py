@@ -1,13 +1,15 @@
 """One step of training: rewards to advantages, advantages to an update. Pure functions."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
+from jax.sharding import NamedSharding
 from jaxtyping import Float, Int
 
 from pkpo_jax import losses
@@ -18,11 +20,16 @@ from pkpo_jax.settings import AdvantageSettings, LossSettings, lookup
 from pkpo_jax.types import Rollout, TrainState
 from pkpo_jax.typing import Key
 
+Forward = Callable[[Any, Rollout], tuple[jax.Array, jax.Array]]
 AdvantageFn = Callable[[Any, Rollout, jax.Array, jax.Array, Key], jax.Array]
+TrainStep = Callable[
+  [TrainState, dict[str, Any], Rollout, Float[jax.Array, 'P N'], Key],
+  tuple[TrainState, dict[str, jax.Array]],
+]
 
 
 def make_advantage_fn(
-  settings: AdvantageSettings, policy: Policy, ks: np.ndarray, num_samples: int
+  settings: AdvantageSettings, forward: Forward, ks: np.ndarray, num_samples: int
 ) -> AdvantageFn:
   """Returns fn(params, rollout, rewards, k, key) -> advantages `[P, N]`.
 
@@ -31,7 +38,7 @@ def make_advantage_fn(
 
   Args:
     settings: config.advantage.
-    policy: gives entropy and sequence ratios.
+    forward: gives log-probabilities and entropies; from `make_forward`.
     ks: every k that the schedule will ask for, to be checked now.
     num_samples: samples per group.
 
@@ -51,7 +58,7 @@ def make_advantage_fn(
     if not {'entropy', 'ratios'} & set(arguments):
       return wanted
     mask = rollout.completion_mask
-    log_probs, entropy = policy.log_probs_and_entropy(params, rollout)
+    log_probs, entropy = forward(params, rollout)
     if 'entropy' in arguments:
       total = jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2))
       wanted['entropy'] = total / jnp.maximum(jnp.sum(mask, axis=(1, 2)), 1)
@@ -67,42 +74,156 @@ def make_advantage_fn(
   return advantage_fn
 
 
-def make_train_step(
-  policy: Policy, optimizer: optax.GradientTransformation, settings: LossSettings
-) -> Callable[
-  [TrainState, Rollout, Float[jax.Array, 'P N']], tuple[TrainState, dict[str, jax.Array]]
-]:
-  """Returns fn(state, rollout, advantages) -> (state, metrics): one REINFORCE update.
+class Batch(NamedTuple):
+  """What one update is made from; every array has the leading axis P.
 
-  Metrics are scalars: loss, entropy (nats per token), grad_norm, zero_advantage_share (of the
-  prompts, those whose samples all have advantage 0 and so give no gradient; they stay in the
-  loss's denominator).
+  Attributes:
+    rollout: the samples.
+    advantages: `[P, N]`, reward units.
+    weights: `[P, N, L]`, each token's share in the loss.
+    mean_weights: `[P, N, L]`, each token's share in a mean over tokens.
   """
 
-  def loss_fn(params, rollout, advantages):
-    log_probs, entropy = policy.log_probs_and_entropy(params, rollout)
-    loss = losses.policy_gradient_loss(log_probs, advantages, rollout.completion_mask)
-    entropy = losses.mean_entropy(entropy, rollout.completion_mask)
-    return loss - settings.entropy_coef * entropy, entropy
+  rollout: Rollout
+  advantages: jax.Array
+  weights: jax.Array
+  mean_weights: jax.Array
 
-  def train_step(state, rollout, advantages):
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, entropy), grads = grad_fn(state.params, rollout, advantages)
-    metrics = {
-      'loss': loss,
-      'entropy': entropy,
-      'grad_norm': optax.tree.norm(grads),
-      'zero_advantage_share': jnp.mean(jnp.all(advantages == 0, axis=-1)),
-    }
+
+def make_train_step(
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  settings: LossSettings,
+  over_prompts: NamedSharding | None = None,
+) -> TrainStep:
+  """Returns fn(state, frozen, rollout, advantages, key) -> (state, metrics): one training step.
+
+  A step makes num_epochs * num_minibatches updates; `key` shuffles the prompts of an epoch where
+  it has several minibatches.
+
+  Metrics are scalars, means over the updates: those of `losses.policy_gradient_loss`, but
+  ratio_mean and log_ratio_max of the first update alone; grad_norm, before clipping. And of the
+  rollout: zero_advantage_share (of the prompts, those whose samples all have advantage 0; see
+  `losses`), completion_tokens (mean length).
+
+  Args:
+    policy: gives log-probabilities and entropies.
+    optimizer: makes the updates.
+    settings: config.loss.
+    over_prompts: where the prompts of a minibatch go; None leaves that to the compiler.
+  """
+  num_updates = settings.num_epochs * settings.num_minibatches
+
+  def loss_fn(params, frozen, batch):
+    log_probs, entropy = policy.log_probs_and_entropy(frozen | params, batch.rollout)
+    return losses.policy_gradient_loss(settings, log_probs, entropy, *batch)
+
+  def gradients(params, frozen, batch):
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+    if settings.num_microbatches == 1:
+      return grad_fn(params, frozen, batch)
+
+    def accumulate(total, microbatch):
+      grads, metrics = grad_fn(params, frozen, microbatch)
+      return jax.tree.map(jnp.add, total, grads), metrics
+
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    microbatches = split_prompts(batch, settings.num_microbatches)
+    grads, metrics = lax.scan(accumulate, zeros, microbatches)
+    combine = {name: jnp.max if name == 'log_ratio_max' else jnp.sum for name in metrics}
+    return grads, {name: combine[name](values) for name, values in metrics.items()}
+
+  def update(state, frozen, rollout, advantages):
+    weights = losses.token_weights(rollout.completion_mask, settings.normalization)
+    mean_weights = losses.token_weights(rollout.completion_mask, 'token')
+    batch = Batch(rollout, advantages, weights, mean_weights)
+    grads, metrics = gradients(state.params, frozen, batch)
+    metrics['grad_norm'] = optax.tree.norm(optax.tree.cast(grads, jnp.float32))
     return state.apply_gradients(grads, optimizer), metrics
+
+  def updates(state, frozen, rollout, advantages, key):
+    def one(state, order):
+      minibatch = rollout, advantages
+      if order is not None:
+        minibatch = jax.tree.map(lambda x: x[order], minibatch)
+        if over_prompts is not None:
+          minibatch = lax.with_sharding_constraint(minibatch, over_prompts)
+      return update(state, frozen, *minibatch)
+
+    orders = None
+    if settings.num_minibatches > 1:
+      shuffle = lambda key: jax.random.permutation(key, advantages.shape[0])
+      orders = jax.vmap(shuffle)(jax.random.split(key, settings.num_epochs))
+      orders = orders.reshape(num_updates, -1)
+    state, metrics = lax.scan(one, state, orders, length=num_updates)
+    is_before_updates = lambda name: name in ('ratio_mean', 'log_ratio_max')
+    return state, {
+      name: values[0] if is_before_updates(name) else jnp.mean(values)
+      for name, values in metrics.items()
+    }
+
+  def train_step(state, frozen, rollout, advantages, key):
+    if num_updates == 1:
+      state, metrics = update(state, frozen, rollout, advantages)
+    else:
+      state, metrics = updates(state, frozen, rollout, advantages, key)
+    metrics |= {
+      'zero_advantage_share': jnp.mean(jnp.all(advantages == 0, axis=-1)),
+      'completion_tokens': jnp.mean(jnp.sum(rollout.completion_mask, axis=-1)),
+    }
+    return state.replace(step=state.step + 1), metrics
 
   return train_step
 
 
-def init_state(policy: Policy, optimizer: optax.GradientTransformation, key: Key) -> TrainState:
-  """Returns the state before the first step."""
-  params = policy.init(key)
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+def make_forward(policy: Policy, settings: LossSettings) -> Forward:
+  """Returns `policy.log_probs_and_entropy`, without gradient, in pieces of the updates' size."""
+  num_pieces = settings.num_minibatches * settings.num_microbatches
+  if num_pieces == 1:
+    return policy.log_probs_and_entropy
+
+  def forward(params, rollout):
+    pieces = split_prompts(rollout, num_pieces)
+    found = lax.map(lambda piece: policy.log_probs_and_entropy(params, piece), pieces)
+    return jax.tree.map(join_prompts, found)
+
+  return forward
+
+
+def split_prompts(tree: Any, num_pieces: int) -> Any:
+  """Returns arrays `[P, ...]` as `[num_pieces, P / num_pieces, ...]`, for a scan.
+
+  Piece m has the prompts m, m + num_pieces, ...: devices hold blocks of neighbouring prompts, so
+  each already has its part of every piece. Pieces of neighbouring prompts would have to be sent to
+  the devices that idle.
+  """
+  split = lambda x: jnp.moveaxis(x.reshape(-1, num_pieces, *x.shape[1:]), 1, 0)
+  return jax.tree.map(split, tree)
+
+
+def join_prompts(x: jax.Array) -> jax.Array:
+  """Returns what `split_prompts` split."""
+  return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+
+def init_state(
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  key: Key,
+  pretrained: Mapping[str, Any] | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
+  """Returns the state before the first step, and the parameters that are not trained.
+
+  Args:
+    policy: gives the initial parameters.
+    optimizer: gives its state.
+    key: of the initial parameters.
+    pretrained: top-level parameters to use in place of the initial ones; None has none.
+  """
+  params = policy.init(key) | (pretrained or {})
+  frozen = {name: params.pop(name) for name in policy.frozen}
+  state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+  return state, frozen
 
 
 def reward_metrics(

@@ -33,12 +33,14 @@ class Rollout:
     completions: `[P, N, L]`, int32 tokens or arms, or float32 for a continuous policy.
     completion_mask: `[P, N, L]` bool, True where a completion has a token.
     sampling_log_probs: `[P, N, L]` float32, nats, under the policy that sampled.
+    ref_log_probs: `[P, N, L]` float32, nats, under the reference policy; None without a KL penalty.
   """
 
   prompt_tokens: Leaf
   completions: Leaf
   completion_mask: Leaf
   sampling_log_probs: Leaf
+  ref_log_probs: Leaf | None = None
 
 
 @flax.struct.dataclass
@@ -46,8 +48,8 @@ class TrainState:
   """What a training step changes.
 
   Attributes:
-    step: `[]` int32, updates made so far.
-    params: the policy's parameters.
+    step: `[]` int32, training steps (rollouts) so far; each makes one update or more.
+    params: the policy's parameters that are trained; those in `policy.frozen` are kept beside.
     opt_state: the optimiser's state.
   """
 
@@ -56,7 +58,7 @@ class TrainState:
   opt_state: optax.OptState
 
   def apply_gradients(self, grads: Any, optimizer: optax.GradientTransformation) -> 'TrainState':
-    """Returns the state after one update by `optimizer`."""
+    """Returns the state after one update by `optimizer`, in the same step."""
     updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
     params = optax.apply_updates(self.params, updates)
-    return TrainState(step=self.step + 1, params=params, opt_state=opt_state)
+    return self.replace(params=params, opt_state=opt_state)

@@ -3,6 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from pkpo_jax.policies.bandit import SoftmaxBandit
@@ -13,9 +14,23 @@ from pkpo_jax.typing import Key
 
 @runtime_checkable
 class Policy(Protocol):
-  """A distribution over completions given a prompt."""
+  """A distribution over completions given a prompt.
 
-  def init(self, key: Key) -> Any:
+  Attributes:
+    frozen: top-level names of parameters that are neither trained nor saved.
+    partition_rules: how parameters are split over devices; see `sharding.tree_shardings`.
+    samples_exactly: whether `sample` draws from the distribution of `log_probs_and_entropy`,
+      which training needs; False if it leaves tokens out or sharpens.
+
+  A policy that starts from stored weights also has a method `pretrained`: it takes the
+  parameters' ShapeDtypeStructs, with shardings, and returns the top-level ones that it loads.
+  """
+
+  frozen: frozenset[str]
+  partition_rules: tuple[tuple[str, PartitionSpec], ...]
+  samples_exactly: bool
+
+  def init(self, key: Key) -> dict[str, Any]:
     """Returns the initial parameters."""
 
   def sample(self, params: Any, prompts: Prompts, num_samples: int, key: Key) -> Rollout:

@@ -14,6 +14,10 @@ from pkpo_jax.typing import Key
 class SoftmaxBandit:
   """pi(arm | context) = softmax of a table of logits, uniform at first."""
 
+  frozen = frozenset()
+  partition_rules = ()
+  samples_exactly = True
+
   def __init__(self, task: Any):
     """Takes the table's size from the task: `num_contexts`, `num_arms`."""
     has_arms = hasattr(task, 'num_contexts') and hasattr(task, 'num_arms')
@@ -25,7 +29,7 @@ class SoftmaxBandit:
     )
     self._shape = (task.num_contexts, task.num_arms)
 
-  def init(self, key: Key) -> Any:
+  def init(self, key: Key) -> dict[str, Any]:
     """Returns `{'logits': [C, V]}`, zeros; the key is not used."""
     del key
     return {'logits': jnp.zeros(self._shape, jnp.float32)}

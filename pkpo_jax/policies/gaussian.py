@@ -14,6 +14,10 @@ from pkpo_jax.typing import Key
 class Gaussian:
   """x ~ Normal(theta, sd) with one learnable mean for all prompts."""
 
+  frozen = frozenset()
+  partition_rules = ()
+  samples_exactly = True
+
   def __init__(self, task: Any, init_theta: float, sd: float):
     """Takes the initial mean and the fixed standard deviation, both in units of x."""
     expect(
@@ -26,7 +30,7 @@ class Gaussian:
     self._init_theta = init_theta
     self.sd = sd
 
-  def init(self, key: Key) -> Any:
+  def init(self, key: Key) -> dict[str, Any]:
     """Returns `{'theta': []}`; the key is not used."""
     del key
     return {'theta': jnp.asarray(self._init_theta, jnp.float32)}

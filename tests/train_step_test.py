@@ -1,0 +1,183 @@
+"""The training step in pieces equals the step in one, and the step written as a loop."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import default
+from pkpo_jax import losses
+from pkpo_jax.optimizer import make_optimizer
+from pkpo_jax.settings import LOSS_CHOICES, LossSettings
+from pkpo_jax.train_step import (
+  init_state,
+  join_prompts,
+  make_forward,
+  make_train_step,
+  split_prompts,
+)
+from tests.sequence_policy import make_policy, make_rollout
+
+SETTINGS = LossSettings(**default.get_config().loss)
+EVERYTHING = {'name': 'ppo', 'kl_coef': 0.3, 'entropy_coef': 0.2}
+KEY = jax.random.key(7)
+
+
+def _make(optimizer=None, dtype=jnp.float32, **options):
+  """Returns (policy, optimizer, state, frozen, rollout, advantages), somewhat off-policy."""
+  policy = make_policy(dtype=dtype, **options)
+  optimizer = optimizer or optax.sgd(1.0)
+  state, frozen = init_state(policy, optimizer, jax.random.key(0))
+  params = frozen | state.params
+  noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(KEY, x.shape, x.dtype), params)
+  rollout, advantages = make_rollout(policy, noisy)
+  assert len(np.unique(rollout.completion_mask.sum(-1))) >= 3, 'ragged completions'
+  ref = policy.log_probs_and_entropy(jax.tree.map(lambda x: 0.5 * x, params), rollout)[0]
+  return policy, optimizer, state, frozen, rollout.replace(ref_log_probs=ref), advantages
+
+
+def _step(settings, policy, optimizer, *arguments):
+  return jax.jit(make_train_step(policy, optimizer, settings))(*arguments, KEY)
+
+
+def _assert_close(tree, other, **tolerance):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, other)
+
+
+@pytest.mark.parametrize('num_microbatches', [2, 8])
+@pytest.mark.parametrize('normalization', LOSS_CHOICES['normalization'])
+@pytest.mark.parametrize('options', [{}, EVERYTHING])
+def test_microbatches_equal_one_batch(num_microbatches, normalization, options):
+  made = _make()
+  settings = dataclasses.replace(SETTINGS, normalization=normalization, **options)
+  whole, metrics = _step(settings, *made)
+  settings = dataclasses.replace(settings, num_microbatches=num_microbatches)
+  pieces, piece_metrics = _step(settings, *made)
+  _assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
+  assert metrics.keys() == piece_metrics.keys()
+  for name in metrics:
+    np.testing.assert_allclose(piece_metrics[name], metrics[name], rtol=1e-5, err_msg=name)
+
+
+def test_gradients_of_microbatches_add_up_in_float32():
+  """Of bfloat16 parameters too: the sum of the pieces' gradients, each rounded, is not rounded."""
+  # An optimiser that keeps the last gradients as its state.
+  keep = optax.GradientTransformation(
+    lambda params: jax.tree.map(lambda p: jnp.zeros(p.shape), params),
+    lambda grads, state, params: (jax.tree.map(jnp.zeros_like, params), grads),
+  )
+  policy, _, state, frozen, rollout, advantages = made = _make(keep, dtype=jnp.bfloat16)
+  found = _step(dataclasses.replace(SETTINGS, num_microbatches=4), *made)[0].opt_state
+  assert {g.dtype for g in jax.tree.leaves(found)} == {jnp.dtype('float32')}
+  expected = jax.tree.map(jnp.zeros_like, found)
+  for m in range(4):
+    piece = jax.tree.map(lambda x, m=m: x[m::4], (rollout, advantages))
+    grads = _step(SETTINGS, policy, keep, state, frozen, *piece)[0].opt_state
+    assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype('bfloat16')}
+    expected = jax.tree.map(lambda e, g: e + g.astype(jnp.float32) / 4, expected, grads)
+  _assert_close(found, expected, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize('num_epochs, num_minibatches, num_microbatches', [(3, 1, 1), (2, 4, 2)])
+def test_epochs_and_minibatches_equal_a_loop(num_epochs, num_minibatches, num_microbatches):
+  fields = {'optimizer': {**default.get_config().optimizer, 'learning_rate': 0.03}}
+  num_updates = num_epochs * num_minibatches
+  optimizer = make_optimizer(**fields['optimizer'], num_train_steps=3, updates_per_step=num_updates)
+  policy, optimizer, state, frozen, rollout, advantages = made = _make(optimizer, freeze_cell=True)
+  settings = dataclasses.replace(
+    SETTINGS,
+    **EVERYTHING,
+    normalization='token',
+    num_epochs=num_epochs,
+    num_minibatches=num_minibatches,
+    num_microbatches=num_microbatches,
+  )
+  actual, actual_metrics = _step(settings, *made)
+
+  def loss_fn(params, rollout, advantages):
+    found = policy.log_probs_and_entropy({**frozen, **params}, rollout)
+    weights = losses.token_weights(rollout.completion_mask, 'token')
+    return losses.policy_gradient_loss(settings, *found, rollout, advantages, weights, weights)
+
+  params, opt_state, all_metrics = state.params, state.opt_state, []
+  for epoch_key in jax.random.split(KEY, num_epochs):
+    order = np.asarray(jax.random.permutation(epoch_key, 8)) if num_minibatches > 1 else range(8)
+    for rows in np.reshape(order, (num_minibatches, -1)):
+      minibatch = jax.tree.map(lambda x, rows=rows: x[rows], (rollout, advantages))
+      grads, metrics = jax.grad(loss_fn, has_aux=True)(params, *minibatch)
+      updates, opt_state = optimizer.update(grads, opt_state, params)
+      params = optax.apply_updates(params, updates)
+      all_metrics.append(metrics | {'grad_norm': optax.tree.norm(grads)})
+  _assert_close((actual.params, actual.opt_state), (params, opt_state), rtol=1e-4, atol=1e-6)
+  assert actual.step == 1 and len(all_metrics) == num_updates
+  assert not np.allclose(params['head']['kernel'], state.params['head']['kernel'])
+  for name in all_metrics[0]:
+    values = np.array([metrics[name] for metrics in all_metrics])
+    expected = values[0] if name in ('ratio_mean', 'log_ratio_max') else values.mean()
+    np.testing.assert_allclose(actual_metrics[name], expected, rtol=1e-4, err_msg=name)
+  assert all_metrics[0]['ratio_mean'] != all_metrics[1]['ratio_mean']
+
+
+def test_minibatches_depend_on_the_key_and_one_batch_does_not():
+  policy, optimizer, *arguments = _make()
+  for num_minibatches, is_shuffled in ((1, False), (2, True)):
+    settings = dataclasses.replace(
+      SETTINGS, name='ppo', num_epochs=2, num_minibatches=num_minibatches
+    )
+    train_step = jax.jit(make_train_step(policy, optimizer, settings))
+    found = [train_step(*arguments, jax.random.key(i))[0].params['head'] for i in range(2)]
+    assert np.array_equal(found[0]['bias'], found[1]['bias']) != is_shuffled
+
+
+def test_frozen_parameters_are_used_and_not_trained():
+  policy, optimizer, state, frozen, rollout, advantages = made = _make(freeze_cell=True)
+  assert set(state.params) == {'head'} and set(frozen) == {'cell'}
+  whole = init_state(make_policy(), optimizer, jax.random.key(0))[0]
+  _assert_close(frozen | state.params, whole.params, rtol=0)
+  actual = _step(SETTINGS, *made)[0]
+  arguments = (whole, {}, rollout, advantages)
+  expected = _step(SETTINGS, make_policy(), optimizer, *arguments)[0]
+  _assert_close(actual.params['head'], expected.params['head'], rtol=1e-6)
+  assert jax.tree.structure(actual) == jax.tree.structure(state)
+
+
+def test_pretrained_parameters_take_the_place_of_the_initial_ones():
+  head = {'kernel': jnp.full((16, 8), 2.0), 'bias': jnp.ones(8)}
+  state, frozen = init_state(
+    make_policy(freeze_cell=True), optax.sgd(1.0), jax.random.key(0), {'head': head}
+  )
+  _assert_close(state.params['head'], head, rtol=0)
+  assert set(frozen) == {'cell'}
+
+
+def test_metrics_of_the_rollout():
+  made = _make()
+  rollout, advantages = made[4:]
+  _, metrics = _step(SETTINGS, *made)
+  assert metrics['zero_advantage_share'] == 1 / 8
+  lengths = np.asarray(rollout.completion_mask).sum(-1)
+  np.testing.assert_allclose(metrics['completion_tokens'], lengths.mean(), rtol=1e-6)
+  assert metrics['log_ratio_max'] > 0.1
+
+
+def test_a_step_counts_once_whatever_its_updates():
+  settings = dataclasses.replace(SETTINGS, name='ppo', num_epochs=3)
+  assert _step(settings, *_make())[0].step == 1
+
+
+def test_pieces_are_strided_and_join_again():
+  pieces = split_prompts({'x': jnp.arange(24).reshape(12, 2)}, 3)['x']
+  assert pieces.shape == (3, 4, 2)
+  np.testing.assert_array_equal(pieces[1, :, 0] // 2, [1, 4, 7, 10])
+  np.testing.assert_array_equal(join_prompts(pieces), np.arange(24).reshape(12, 2))
+
+
+def test_forward_in_pieces_equals_the_whole():
+  policy, _, state, _, rollout, _ = _make()
+  settings = dataclasses.replace(SETTINGS, name='ppo', num_minibatches=2, num_microbatches=2)
+  actual = jax.jit(make_forward(policy, settings))(state.params, rollout)
+  expected = policy.log_probs_and_entropy(state.params, rollout)
+  _assert_close(actual, expected, rtol=1e-5, atol=1e-6)
