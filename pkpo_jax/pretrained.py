@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from safetensors import SafetensorError, safe_open
 
 # The gemma library pads its embedding to this many rows, none of which is a token; Hugging Face
 # stores the tokens alone.
@@ -91,10 +90,10 @@ def load_params(path: str | os.PathLike, like: Mapping[str, Any]) -> dict[str, A
         f'checkpoint of a gemma release), found {found}.'
       )
     _check(path, stored, recipes)
+    read_all = lambda names: [_read(path, name, stored[name]) for name in names]
     loaded = []
     for name, recipe in recipes.items():
-      array = recipe.join([_read(path, part, stored[part]) for part in recipe.names])
-      loaded.append(_place(array, leaves[name]))
+      loaded.append(_place(recipe.join(read_all(recipe.names)), leaves[name]))
   return jax.tree.unflatten(treedef, loaded)
 
 
@@ -181,6 +180,8 @@ def _nest(keys, leaf):
 
 def _open_huggingface(path: pathlib.Path, files: contextlib.ExitStack) -> dict[str, _Stored]:
   """Returns the tensors of a folder of safetensors by their names there."""
+  from safetensors import SafetensorError, safe_open  # runs without these files do without it
+
   _check_model_type(path / 'config.json')
   tensors = {}
   for file, names in _shards(path):
