@@ -108,6 +108,34 @@ def parabola() -> ConfigDict:
   return task
 
 
+def copy() -> ConfigDict:
+  """Words to copy, for the policy `gemma2`; the reward is the share of right characters."""
+  task = ConfigDict()
+  task.name = 'copy'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.num_letters = 3  # Letters of a word.
+  task.alphabet_size = 4  # Letters that words are made of.
+  return task
+
+
+# Tokenizers of the tasks of text.
+
+
+def characters() -> ConfigDict:
+  """A token for each printable ASCII character, for the preset gemma2_tiny."""
+  tokenizer = ConfigDict()
+  tokenizer.name = 'characters'
+  return tokenizer
+
+
+def sentencepiece() -> ConfigDict:
+  """The tokenizer of the released models."""
+  tokenizer = ConfigDict()
+  tokenizer.name = 'sentencepiece'
+  tokenizer.path = 'tokenizer.model'  # The file that is released with the weights.
+  return tokenizer
+
+
 # Policies.
 
 
@@ -124,6 +152,23 @@ def gaussian() -> ConfigDict:
   policy.name = 'gaussian'
   policy.init_theta = 0.3  # Mean at first.
   policy.sd = 0.1  # Fixed standard deviation.
+  return policy
+
+
+def gemma2() -> ConfigDict:
+  """A Gemma-2, for tasks of text."""
+  policy = ConfigDict()
+  policy.name = 'gemma2'
+  policy.preset = 'gemma2_tiny'  # Or gemma2_2b, gemma2_9b, gemma2_27b.
+  policy.weights = config_dict.placeholder(str)  # Folder of released weights; None is random.
+  policy.dtype = 'float32'  # Of parameters and activations: 'float32' or 'bfloat16'.
+  policy.remat = False  # Recompute blocks in the backward pass: less memory, a third more work.
+  policy.lora_rank = config_dict.placeholder(int)  # Train adapters of this rank; None trains all.
+  policy.max_new_tokens = 16  # L, where a completion is cut.
+  policy.temperature = 1.0  # Divides the logits, in sampling and in training.
+  policy.top_k = config_dict.placeholder(int)  # Only in eval.policy: draw among the k likeliest.
+  policy.top_p = config_dict.placeholder(float)  # Only in eval.policy: or those of probability p.
+  policy.log_prob_chunk = 16  # Tokens of a completion whose logits exist at a time.
   return policy
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from pkpo_jax.policies.bandit import SoftmaxBandit
 from pkpo_jax.policies.gaussian import Gaussian
+from pkpo_jax.policies.language_model import Gemma2Policy
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
@@ -42,4 +43,4 @@ class Policy(Protocol):
     """Returns the log-probability and the entropy of each token, nats, differentiable."""
 
 
-POLICIES = {'softmax_bandit': SoftmaxBandit, 'gaussian': Gaussian}
+POLICIES = {'gaussian': Gaussian, 'gemma2': Gemma2Policy, 'softmax_bandit': SoftmaxBandit}

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import Float
 
+from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.parabola import Parabola
 from pkpo_jax.tasks.safe_risky import SafeRisky
@@ -41,4 +42,9 @@ class ExactTask(Task, Protocol):
     """Returns the largest max@k that any policy of this kind can reach."""
 
 
-TASKS = {'hidden_answer': HiddenAnswer, 'safe_risky': SafeRisky, 'parabola': Parabola}
+TASKS = {
+  'copy': Copy,
+  'hidden_answer': HiddenAnswer,
+  'parabola': Parabola,
+  'safe_risky': SafeRisky,
+}

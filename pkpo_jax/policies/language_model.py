@@ -1,0 +1,211 @@
+"""Gemma-2 as a policy: samples completions of text prompts and gives their log-probabilities."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Float, Int
+
+from pkpo_jax import pretrained
+from pkpo_jax.sampling import sample
+from pkpo_jax.settings import expect, lookup
+from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax.typing import Key
+
+_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+class Gemma2Policy:
+  """pi(completion | prompt) of a Gemma-2, at a temperature that sampling and training share."""
+
+  def __init__(
+    self,
+    task: Any,
+    preset: str,
+    weights: str | None,
+    dtype: str,
+    remat: bool,
+    lora_rank: int | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    log_prob_chunk: int,
+  ):
+    """Sets up the model; reads no weights yet.
+
+    Args:
+      task: a text task; its `tokenizer` gives the vocabulary and the stop tokens.
+      preset: the architecture, a key of `pkpo_jax.policies.gemma.PRESETS`.
+      weights: folder of released weights, of the gemma library or of Hugging Face; None is random.
+      dtype: of parameters and activations, 'float32' or 'bfloat16'.
+      remat: recompute blocks in the backward pass instead of storing what is inside them.
+      lora_rank: rank of adapters, which alone are trained and saved; None trains all weights.
+      max_new_tokens: L, where a completion is cut if it has not ended.
+      temperature: divides the logits, in sampling and in the log-probabilities; 0 is greedy.
+      top_k: draw among this many most likely tokens, for evaluation only; None is all.
+      top_p: draw among the most likely tokens of this total probability, for evaluation only.
+      log_prob_chunk: completion tokens whose logits exist at a time, of each completion.
+
+    Raises:
+      ValueError: if a name is unknown, a number out of range, or the task has no tokenizer or one
+        with more tokens than the preset.
+    """
+    # Importing gemma takes seconds and brings TensorFlow: only runs that name this policy pay.
+    from pkpo_jax.policies import gemma
+
+    has_text = hasattr(task, 'tokenizer')
+    expect(has_text, 'name', 'a policy for the task; gemma2 needs a text task', type(task).__name__)
+    config = lookup('preset', preset, gemma.PRESETS)
+    expect(dtype in _DTYPES, 'dtype', f'one of {sorted(_DTYPES)}', dtype)
+    expect(lora_rank is None or lora_rank >= 1, 'lora_rank', 'at least 1 or None', lora_rank)
+    expect(max_new_tokens >= 1, 'max_new_tokens', 'at least 1', max_new_tokens)
+    expect(temperature >= 0, 'temperature', 'a number >= 0', temperature)
+    expect(top_k is None or top_k >= 1, 'top_k', 'at least 1 or None', top_k)
+    expect(top_p is None or 0 < top_p <= 1, 'top_p', 'in (0, 1] or None', top_p)
+    expect(log_prob_chunk >= 1, 'log_prob_chunk', 'at least 1', log_prob_chunk)
+    vocab_size = task.tokenizer.vocab_size
+    expect(
+      vocab_size <= config.num_embed,
+      'preset',
+      f"a model with at least the tokenizer's {vocab_size} tokens",
+      f'{preset} with {config.num_embed}',
+    )
+    self.model = gemma.Gemma2(config, _DTYPES[dtype], remat, lora_rank, vocab_size)
+    self.frozen = frozenset() if lora_rank is None else frozenset({'weights'})
+    self.partition_rules = self.model.partition_rules
+    # Greedy decoding and truncated sampling draw from another distribution than the model's.
+    self.samples_exactly = temperature > 0 and top_k is None and top_p is None
+    self._weights = weights
+    self._max_new_tokens = max_new_tokens
+    self._stop_ids = task.tokenizer.stop_ids
+    self._temperature = temperature
+    self._top_k = top_k
+    self._top_p = top_p
+    self._log_prob_chunk = log_prob_chunk
+
+  def init(self, key: Key) -> dict[str, Any]:
+    """Returns random parameters; `pretrained` has those to use in their place."""
+    return self.model.init(key)
+
+  def pretrained(self, like: dict[str, Any]) -> dict[str, Any]:
+    """Returns the released weights, `{}` if the config names none.
+
+    Args:
+      like: parameters as ShapeDtypeStructs, with the shardings to load into.
+
+    Raises:
+      FileNotFoundError, ValueError: if the folder does not hold weights of this architecture.
+    """
+    if self._weights is None:
+      return {}
+    return {'weights': pretrained.load_params(self._weights, like['weights'])}
+
+  def sample(self, params: Any, prompts: Prompts, num_samples: int, key: Key) -> Rollout:
+    """Returns `num_samples` independent completions of each prompt."""
+    num_prompts = prompts.tokens.shape[0]
+    fold_in_all = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    keys = jax.vmap(fold_in_all, in_axes=(0, None))(
+      fold_in_all(key, jnp.arange(num_prompts)), jnp.arange(num_samples)
+    )
+    completions, mask, log_probs = sample(
+      self.model,
+      self.model.merge(params),
+      prompts.tokens,
+      keys,
+      max_new_tokens=self._max_new_tokens,
+      stop_ids=self._stop_ids,
+      temperature=self._temperature,
+      top_k=self._top_k,
+      top_p=self._top_p,
+    )
+    return Rollout(
+      prompt_tokens=prompts.tokens,
+      completions=completions,
+      completion_mask=mask,
+      sampling_log_probs=log_probs,
+    )
+
+  def log_probs_and_entropy(
+    self, params: Any, rollout: Rollout
+  ) -> tuple[Float[jax.Array, 'P N L'], Float[jax.Array, 'P N L']]:
+    """Returns the log-probability and the entropy of each token, nats, differentiable.
+
+    Where the completion has no token they are those of padding and mean nothing.
+    """
+    return chunked_log_probs_and_entropy(
+      completion_hidden(self.model, params, rollout.prompt_tokens, rollout.completions),
+      rollout.completions,
+      lambda hidden: self.model.logits(params, hidden) / self._temperature,
+      self._log_prob_chunk,
+    )
+
+
+def completion_hidden(
+  model: Any,
+  params: Any,
+  prompt_tokens: Int[jax.Array, 'P T'],
+  completions: Int[jax.Array, 'P N L'],
+) -> Float[jax.Array, 'P N L D']:
+  """Returns the hidden states that each completion token is predicted from.
+
+  The prompt is read once for its N completions, as in sampling.
+  """
+  num_prompts, num_samples, length = completions.shape
+  positions = model.prompt_positions(prompt_tokens)
+  hidden, key_values = model(params, prompt_tokens[:, None], positions[:, None])
+  shape = (num_prompts, num_samples, 1, hidden.shape[-1])
+  first = jnp.broadcast_to(hidden[:, :, -1:], shape)
+  if length == 1:
+    return first
+  start = positions[:, -1:, None] + 1
+  positions = jnp.broadcast_to(start + jnp.arange(length - 1), (*shape[:2], length - 1))
+  memory = model.prompt_memory(key_values)
+  rest, _ = model(params, completions[..., :-1], positions, memory)
+  return jnp.concatenate([first, rest], axis=2)
+
+
+def chunked_log_probs_and_entropy(
+  hidden: Float[jax.Array, 'P N L D'],
+  tokens: Int[jax.Array, 'P N L'],
+  logits_fn: Callable[[jax.Array], jax.Array],
+  chunk: int,
+) -> tuple[Float[jax.Array, 'P N L'], Float[jax.Array, 'P N L']]:
+  """Returns the log-probabilities of tokens and the entropies, without logits of all positions.
+
+  Logits exist for `chunk` tokens of each completion at a time, in the backward pass too, where
+  they are computed again: the peak is P N chunk V numbers instead of P N L V.
+
+  Args:
+    hidden: `[P, N, L, D]`.
+    tokens: `[P, N, L]`.
+    logits_fn: `[..., D]` to `[..., V]` float32.
+    chunk: tokens of each completion at a time.
+
+  Returns:
+    Two `[P, N, L]`, nats.
+  """
+
+  @jax.checkpoint
+  def of_chunk(hidden, tokens):
+    log_probs = jax.nn.log_softmax(logits_fn(hidden), axis=-1)
+    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0], entropy
+
+  length = tokens.shape[-1]
+  num_whole = length // chunk
+  split = lambda x: jnp.moveaxis(
+    x[:, :, : num_whole * chunk].reshape(*x.shape[:2], num_whole, chunk, *x.shape[3:]), 2, 0
+  )
+  join = lambda x: jnp.moveaxis(x, 0, 2).reshape(*tokens.shape[:2], num_whole * chunk)
+  parts = []
+  if num_whole:
+    outputs = lax.map(lambda arrays: of_chunk(*arrays), (split(hidden), split(tokens)))
+    parts.append(jax.tree.map(join, outputs))
+  if length % chunk:
+    rest = slice(num_whole * chunk, None)
+    parts.append(of_chunk(hidden[:, :, rest], tokens[:, :, rest]))
+  log_probs, entropy = zip(*parts, strict=True)
+  return jnp.concatenate(log_probs, axis=-1), jnp.concatenate(entropy, axis=-1)
