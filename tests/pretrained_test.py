@@ -22,6 +22,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
 from pkpo_jax import pretrained
+from pkpo_jax.policies.gemma import Gemma2
+from pkpo_jax.policies.language_model import completion_hidden
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 FIXTURE_FORMS = ['bfloat16', 'float32']
@@ -488,6 +490,25 @@ def golden_of(folder):
 def test_logits_are_those_of_transformers(form):
   path = FIXTURES / f'huggingface_gemma2_{form}'
   assert largest_difference(path, golden_of(FIXTURES)) < 1e-4
+
+
+@pytest.mark.parametrize('prompt_length', [1, 5, 20])
+def test_the_policy_computes_the_logits_of_transformers(prompt_length):
+  """The project's own forward pass, over prompts padded on the left and their completions.
+
+  Prompts end before the sliding window does, and after it; completions go past it in any case.
+  """
+  golden = golden_of(FIXTURES)
+  model = Gemma2(gm.nn.config.TransformerConfig(**FIXTURE))
+  like = jax.eval_shape(model.init, jax.random.key(0))['weights']
+  path = FIXTURES / 'huggingface_gemma2_bfloat16'
+  params = {'weights': pretrained.load_params(path, like)}
+  prompts, completions = np.split(golden['tokens'], [prompt_length], axis=1)
+  prompts = np.pad(prompts, [(0, 0), (3, 0)])  # PAD is 0
+  completions = np.stack([completions] * 2, axis=1)
+  hidden = completion_hidden(model, params, jnp.asarray(prompts), jnp.asarray(completions))
+  expected = golden['logits'][:, None, prompt_length - 1 : -1]
+  np.testing.assert_allclose(model.logits(params, hidden), expected.repeat(2, 1), rtol=0, atol=1e-4)
 
 
 WRONG = {
