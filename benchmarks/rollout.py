@@ -85,12 +85,13 @@ CAPTIONS = {
 
 
 def measure(
-  workload: dict, pythons: dict[str, str | None], repeats: int
+  workload: dict, names: Sequence[str], pythons: dict[str, str | None], repeats: int
 ) -> Iterator[tuple[Row, dict]]:
   """Yields the row of each candidate for one workload, and what it says about itself."""
   with contextlib.ExitStack() as stack:
     candidates, notes, cold, greedy = {}, {}, {}, {}
-    for name, (target, flag, _) in CANDIDATES.items():
+    for name in names:
+      target, flag, _ = CANDIDATES[name]
       python = pythons[flag] if flag else sys.executable
       candidate = turns.Candidate(f'benchmarks.peers.{target}', workload, python)
       stack.enter_context(candidate)
@@ -107,7 +108,7 @@ def measure(
     num_tokens = workload['num_prompts'] * workload['num_samples'] * workload['new_tokens']
     seconds = {name: [reply['seconds'] for reply in replies[name]] for name in candidates}
     warm = {name: statistics.median(times) for name, times in seconds.items()}
-    for name in CANDIDATES:
+    for name in names:
       row = {
         'candidate': name,
         'prompts': workload['num_prompts'],
@@ -138,6 +139,7 @@ def run(
   new_tokens: Sequence[int],
   prompt_length: int,
   repeats: int,
+  names: Sequence[str],
   pythons: dict[str, str | None],
 ) -> dict[str, list[Row]]:
   """Returns the rows of every table, printing those of each workload as they come."""
@@ -152,15 +154,15 @@ def run(
         'prompt_length': prompt_length,
         'new_tokens': length,
       }
-      found = list(measure(workload, pythons, repeats))
+      found = list(measure(workload, names, pythons, repeats))
       print()
       common.print_table(TABLES['rollout'], [row for row, _ in found])
       rows['rollout'] += [row for row, _ in found]
       abouts |= {row['candidate']: about for row, about in found}
-  for name, (_, _, settings) in CANDIDATES.items():
-    rows['candidates'].append(
-      {'candidate': name, 'versions': abouts[name].get('versions', ''), 'settings': settings}
-    )
+  for name in names:
+    versions, settings = abouts[name].get('versions', ''), CANDIDATES[name][-1]
+    row = {'candidate': name, 'versions': versions, 'settings': settings}
+    rows['candidates'].append(row)
   return rows
 
 
@@ -171,6 +173,9 @@ def main(arguments: Sequence[str] | None = None):
   )
   parser.add_argument('--quick', action='store_true', help='tiny sizes: shows that it runs')
   parser.add_argument('--repeats', type=int, default=11, help='warm calls of each candidate')
+  parser.add_argument(
+    '--candidates', nargs='+', choices=CANDIDATES, default=list(CANDIDATES), help='all by default'
+  )
   parser.add_argument('--tunix_python', default=sys.executable, help='has google-tunix')
   parser.add_argument('--transformers_python', help='has torch and transformers, maybe no JAX')
   parser.add_argument('--outdir', type=pathlib.Path, default=common.FOLDER / 'results')
@@ -192,6 +197,7 @@ def main(arguments: Sequence[str] | None = None):
     (6,) if options.quick else NEW_TOKENS,
     prompt_length,
     2 if options.quick else options.repeats,
+    [name for name in CANDIDATES if name in {LIMIT, OURS, *options.candidates}],
     {name: getattr(options, name) for name in ('tunix_python', 'transformers_python')},
   )
   backend = jax.default_backend()

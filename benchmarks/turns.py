@@ -1,7 +1,8 @@
 """Candidates in processes of their own that take turns at the same work.
 
 A candidate is a class: built from a workload (a mapping of JSON values), each call of it does the
-work once, waits for the result and may return a mapping of JSON values. Each lives in a process of
+work once, waits for the result and may return a mapping of JSON values. It may have `about`, such a
+mapping that says what it is, and `close`, which is called at the end. Each lives in a process of
 its own, with the interpreter that has what it needs, so that the first call of each is a cold one
 and none sees what another left behind. Only the standard library is used here: a candidate's
 interpreter may be an older Python without JAX.
@@ -160,6 +161,7 @@ def serve(target, workload):
       reply(seconds=time.perf_counter() - start, **found)
     else:
       reply(result=getattr(candidate, method)(*arguments))
+  getattr(candidate, 'close', lambda: None)()
 
 
 if __name__ == '__main__':

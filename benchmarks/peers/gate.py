@@ -11,6 +11,7 @@ class Gate:
 
   def __init__(self):
     self._wanted, self._done = queue.Queue(), queue.Queue()
+    self._thread = None
 
   def start(self, loop):
     """Runs `loop()` in another thread up to its first batch."""
@@ -21,19 +22,28 @@ class Gate:
       except BaseException as error:
         self._done.put(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    self._thread = threading.Thread(target=run, daemon=True)
+    self._thread.start()
     self._wait_for_loop()
 
   def step(self):
     """Lets the loop do one step, and waits until it asks for the next batch."""
-    self._wanted.put(None)
+    self._wanted.put(True)
     self._wait_for_loop()
 
-  def wait(self):
-    """Is called by the loop before each step; waits for all that the one before has started."""
+  def close(self):
+    """Ends the loop."""
+    self._wanted.put(False)
+    self._thread.join()
+
+  def is_open(self):
+    """Is asked by the loop before each step, returns when one is wanted: False to end.
+
+    Waits for all that the step before has started.
+    """
     jax.block_until_ready(jax.live_arrays())
     self._done.put(None)
-    self._wanted.get()
+    return self._wanted.get()
 
   def _wait_for_loop(self):
     error = self._done.get()

@@ -89,9 +89,14 @@ class Learner:
   def __call__(self):
     self._gate.step()
 
+  def close(self):
+    self._gate.close()
+    self._workdir.cleanup()
+
   def _steps(self, first, last):
     for step in range(first, last):
-      self._gate.wait()
+      if not self._gate.is_open():
+        return
       yield step
 
 
@@ -123,6 +128,10 @@ class Phases:
     workdir = pathlib.Path(self._workdir.name)
     self._writer = MetricWriter(workdir, 0, settings.log.tensorboard).__enter__()
     self._step = 0
+
+  def close(self):
+    self._writer.__exit__(None, None, None)
+    self._workdir.cleanup()
 
   def __call__(self):
     clock = [time.perf_counter()]

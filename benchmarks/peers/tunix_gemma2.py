@@ -145,7 +145,9 @@ class Learner:
   def __call__(self):
     self._gate.step()
 
+  def close(self):
+    self._gate.close()
+
   def _batches(self):
-    while True:
-      self._gate.wait()
+    while self._gate.is_open():
       yield {'prompts': self._prompts}

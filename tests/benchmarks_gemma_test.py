@@ -1,0 +1,194 @@
+"""The Gemma-2 benchmarks, in their smallest form, write the rows they should; no time is judged."""
+
+import csv
+import importlib
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import gemma2_gpu, log_prob_memory, rl_step, rollout, turns
+
+pytest.importorskip('gemma')
+
+
+class InThisProcess:
+  """turns.Candidate without a process of its own, which would import everything once more."""
+
+  def __init__(self, target, workload, python=sys.executable, timeout=None):
+    self.missing = None
+    module, _, name = target.partition(':')
+    if python is None:
+      self.missing = 'no interpreter was given for it'
+      return
+    try:
+      self._candidate = getattr(importlib.import_module(module), name)(workload)
+    except ImportError as error:
+      self.missing = str(error)
+      return
+    self.about = getattr(self._candidate, 'about', {})
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    if self.missing is None:
+      getattr(self._candidate, 'close', lambda: None)()
+
+  def call(self):
+    start = time.perf_counter()
+    found = self._candidate() or {}
+    return {'seconds': time.perf_counter() - start, **found}
+
+  def ask(self, method, *arguments):
+    return getattr(self._candidate, method)(*arguments)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+  monkeypatch.setattr(turns, 'Candidate', InThisProcess)
+
+
+def read(path):
+  lines = path.read_text().splitlines()
+  rows = list(csv.DictReader(line for line in lines if not line.startswith('#')))
+  names = [line[2:].partition(':')[0] for line in lines if line.startswith('#')]
+  assert names == ['command', 'commit', 'hardware', 'versions', 'date', 'seed']
+  tables = {}
+  for row in rows:
+    tables.setdefault(row['table'], []).append(row)
+  assert path.with_suffix('.md').read_text().count('\n## ') == len(tables)
+  return tables
+
+
+def test_rollout(in_this_process, tmp_path):
+  rollout.main(['--quick', '--outdir', str(tmp_path)])
+  rows = {row['candidate']: row for row in read(tmp_path / 'rollout_cpu.csv')['rollout']}
+  assert list(rows) == list(rollout.CANDIDATES)
+  for name in (rollout.LIMIT, rollout.OURS, 'gemma'):
+    assert float(rows[name]['tokens_per_s']) > 0 and not rows[name]['note']
+  assert float(rows[rollout.OURS]['it/ours']) == float(rows[rollout.LIMIT]['share_of_limit']) == 1
+  # The gemma library and this one run one function of one set of weights.
+  assert float(rows['gemma']['same_greedy']) == 1
+  assert rows['transformers']['note'].startswith('not run: ')
+  assert rows['transformers']['tokens_per_s'] == ''
+
+
+def test_training_step(in_this_process, tmp_path):
+  rl_step.main(['--quick', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'rl_step_cpu.csv')
+  steps = {row['candidate']: row for row in tables['step']}
+  assert list(steps) == list(rl_step.CANDIDATES)
+  assert float(steps[rl_step.OURS]['warm_s']) > 0
+  milliseconds = {row['phase']: float(row['ms']) for row in tables['pieces']}
+  assert set(milliseconds) == {*rl_step.PHASES, 'outside the model', 'all'}
+  assert all(ms > 0 for ms in milliseconds.values())
+  assert [row['bound'] for row in tables['targets']] == ['<= 0.05', '<= 0.005']
+
+
+def test_shares_of_a_step():
+  replies = [
+    {'prompts': 1, 'rollout': 5, 'rewards': 1, 'advantages': 0.5, 'update': 2, 'metrics': 0.5}
+    | {'seconds': 10}
+  ] * 3
+  shares = {row['phase']: row['share'] for row in rl_step.piece_rows(replies)}
+  assert shares['outside the model'] == pytest.approx(0.3)
+  assert shares['advantages'] == pytest.approx(0.05) and shares['all'] == 1
+
+
+def test_log_prob_memory(tmp_path):
+  sizes = '--num_prompts 2 --num_samples 2 --tokens 8 --vocab_size 1000 --width 8'
+  chunks = '--chunks 1 4 16 --repeats 1 --outdir'
+  log_prob_memory.main([*sizes.split(), *chunks.split(), str(tmp_path)])
+  rows = read(tmp_path / 'log_prob_memory_cpu.csv')['memory']
+  assert [row['chunk'] for row in rows] == ['1', '4']
+  assert all(float(row['gradient_error']) < 1e-5 for row in rows)
+  assert float(rows[0]['logits_mib']) == pytest.approx(2 * 2 * 8 * 1000 * 4 / 2**20, rel=1e-3)
+  # The fewer logits at a time, the less memory.
+  assert float(rows[0]['plain/chunked_memory']) > float(rows[1]['plain/chunked_memory']) > 1
+
+
+def test_gemma2_gpu(in_this_process, tmp_path):
+  gemma2_gpu.main(['--tiny', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'gemma2_cpu.csv')
+  (machine,), (decode,), (update,) = tables['machine'], tables['decode'], tables['update']
+  assert decode['note'] == update['note'] == ''
+  # 1001600 weights of 2 bytes; keys and values of 4 layers, 2 heads of 32, for 2 prompts of 8
+  # tokens and 4 completions of 15.5 tokens in the mean.
+  cache = 4 * (2 * 2 * 2 * 32) * (2 * 8 + 4 * 15.5)
+  assert float(decode['step_gb']) == pytest.approx((2 * 1001600 + cache) / 1e9, rel=1e-4)
+  limit = 4 * float(machine['copy_gb_per_s']) / float(decode['step_gb'])
+  assert float(decode['limit_tokens_per_s']) == pytest.approx(limit, rel=1e-3)
+  assert update['microbatches'] == '2' and float(update['mfu']) > 0
+
+
+def test_a_cell_that_fails_is_named(monkeypatch):
+  class Failing(InThisProcess):
+    def call(self):
+      raise RuntimeError('trace\nRESOURCE_EXHAUSTED: out of memory\nend')
+
+  monkeypatch.setattr(turns, 'Candidate', Failing)
+  found = gemma2_gpu.measure('Machine', {'copy_mib': 1, 'matmul_size': 8})
+  assert found == {'note': 'failed: RESOURCE_EXHAUSTED: out of memory'}
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+  """Makes 'stub:Stub' importable in other processes."""
+  code = """
+    class Stub:
+      about = {'versions': 'stub 1'}
+
+      def __init__(self, workload):
+        print('a library that prints')
+        self.calls = workload['calls']
+
+      def __call__(self):
+        self.calls += 1
+        return {'calls': self.calls}
+
+      def add(self, a, b):
+        return a + b
+
+      def fail(self):
+        raise ValueError('the reason')
+  """
+  (tmp_path / 'stub.py').write_text(textwrap.dedent(code))
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  return 'stub:Stub'
+
+
+def test_candidates_take_turns(stub):
+  with turns.Candidate(stub, {'calls': 0}) as a, turns.Candidate(stub, {'calls': 10}) as b:
+    assert a.about == {'versions': 'stub 1'}
+    replies = turns.take_turns({'a': a, 'b': b}, repeats=2, pause=0)
+    assert a.ask('add', 1, 2) == 3
+  assert [reply['calls'] for reply in replies['a'] + replies['b']] == [1, 2, 11, 12]
+  assert turns.median(replies['b'], 'calls') == 11.5
+  assert all(reply['seconds'] > 0 for reply in replies['a'])
+
+
+def test_a_missing_candidate_says_why(stub):
+  with turns.Candidate('not_installed:Stub', {}) as candidate:
+    assert candidate.missing == "No module named 'not_installed'"
+  with turns.Candidate(stub, {}, python=None) as candidate:
+    assert candidate.missing == 'no interpreter was given for it'
+  with turns.Candidate(stub, {}, python='/no/python') as candidate:
+    assert candidate.missing == '/no/python: No such file or directory'
+
+
+def test_a_failing_candidate_shows_its_errors(stub):
+  with turns.Candidate(stub, {'calls': 0}) as candidate:
+    with pytest.raises(RuntimeError, match='the reason'):
+      candidate.ask('fail')
+
+
+def test_matrix_products_depend_on_every_column():
+  matmul = importlib.import_module('benchmarks.peers.matmul')
+  x = np.ones((2, 3), np.float32)
+  weight = np.eye(3, 5, dtype=np.float32)
+  before = matmul._product(x, weight, 2)
+  weight[0, 4] = 7
+  assert not np.allclose(before, matmul._product(x, weight, 2))
