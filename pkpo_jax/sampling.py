@@ -64,8 +64,9 @@ def sample(
     top_p: draw among the most likely tokens that together have this probability; None is all.
 
   Returns:
-    Tokens `[P, N, L]` int32, 0 after the end; True where a completion has a token; log-probabilities
-    of the tokens under exactly the distribution that they were drawn from, nats, 0 after the end.
+    Tokens `[P, N, L]` int32, 0 after the end; True where a completion has a token; the tokens'
+    log-probabilities under exactly the distribution that they were drawn from, nats, 0 after the
+    end.
   """
   num_prompts, num_samples = keys.shape
   uniforms = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (max_new_tokens,))))(keys)

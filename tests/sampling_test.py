@@ -1,4 +1,4 @@
-"""The sampler draws from the distribution whose log-probabilities it reports, whatever is beside."""
+"""The sampler draws from the distribution whose log-probabilities it reports."""
 
 import jax
 import jax.numpy as jnp

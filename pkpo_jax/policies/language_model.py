@@ -1,5 +1,6 @@
 """Gemma-2 as a policy: samples completions of text prompts and gives their log-probabilities."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ class Gemma2Policy:
         with more tokens than the preset.
     """
     # Importing gemma takes seconds and brings TensorFlow: only runs that name this policy pay.
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
     from pkpo_jax.policies import gemma
 
     has_text = hasattr(task, 'tokenizer')

@@ -1,8 +1,6 @@
 """Copying: the smallest task of text, to see a language model learn within a minute."""
 
 import string
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
