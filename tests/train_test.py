@@ -13,9 +13,13 @@ import pytest
 from configs import bandit, default, gaussian
 from experiments.toy import train_seeds
 from pkpo_jax import ADVANTAGES
+from pkpo_jax.checkpoints import Checkpoints
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.tasks import HiddenAnswer
+from pkpo_jax.policies import POLICIES
+from pkpo_jax.settings import CheckpointSettings
+from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.train import make_run, train
+from tests.sequence_policy import BagPolicy, CountTask, config_of
 
 
 def _small(arg='hidden_answer', **overrides):
@@ -33,6 +37,13 @@ def _small(arg='hidden_answer', **overrides):
     }
   )
   return config
+
+
+@pytest.fixture
+def sequences(monkeypatch):
+  """Makes the task 'count' and the policy 'bag' known to configs."""
+  monkeypatch.setitem(TASKS, 'count', CountTask)
+  monkeypatch.setitem(POLICIES, 'bag', BagPolicy)
 
 
 def _assert_equal(tree, other, **tolerance):
@@ -57,9 +68,8 @@ def test_a_run_leaves_config_metrics_and_checkpoints(arg, tmp_path):
     assert f'eval/{objective}@8{name}' in lines[-1]
 
 
-@pytest.mark.parametrize('stop_at', [8, 12])
-def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, tmp_path):
-  config = _small()
+def _train_whole_and_resumed(config, tmp_path, stop_at):
+  """Returns the states of a run and of one killed at `stop_at`, whose metrics must be equal."""
   whole = train(config, tmp_path / 'whole')
   # As if killed right after the checkpoint of `stop_at`, with later metrics already written.
   shutil.copytree(tmp_path / 'whole', tmp_path / 'cut')
@@ -67,15 +77,131 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, tmp_path):
     if int(path.name) > stop_at:
       shutil.rmtree(path)
   resumed = train(config, tmp_path / 'cut')
-  _assert_equal(resumed, whole, rtol=0)
   metrics = (tmp_path / 'cut' / 'metrics.jsonl').read_bytes()
   assert metrics == (tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
+  return whole, resumed
 
 
-def test_a_workdir_of_another_config_is_refused(tmp_path):
-  train(_small(), tmp_path)
-  with pytest.raises(ValueError, match='advantage.k: 8 there, 4 now'):
-    train(_small(**{'advantage.k': 4}), tmp_path)
+@pytest.mark.parametrize('stop_at', [8, 12])
+def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, tmp_path):
+  whole, resumed = _train_whole_and_resumed(_small(), tmp_path, stop_at)
+  _assert_equal(resumed, whole, rtol=0)
+
+
+@pytest.mark.parametrize('estimator', ['k1', 'k3'])
+def test_the_kl_is_to_the_initial_policy_after_a_resume_too(estimator, sequences, tmp_path):
+  config = config_of(loss__kl_coef=0.5, loss__kl_estimator=estimator)
+  whole, resumed = _train_whole_and_resumed(config, tmp_path, stop_at=2)
+  _assert_equal(resumed, whole, rtol=0)
+  kls = [line['train/kl'] for line in read_metrics(tmp_path / 'cut') if 'train/kl' in line]
+  assert len(kls) == 4
+  assert abs(kls[0]) < 1e-6, 'at first the policy is the reference'
+  assert abs(kls[2]) > 1e-2, 'a reference of step 2 would have no distance there'
+
+
+def test_without_a_kl_penalty_there_is_no_reference(sequences, tmp_path, monkeypatch):
+  def make_forward(policy, settings):
+    def forward(params, rollout):
+      raise AssertionError('computed a reference')
+
+    return forward
+
+  monkeypatch.setattr('pkpo_jax.train.make_forward', make_forward)
+  train(config_of(), tmp_path / 'without')
+  assert not any('train/kl' in line for line in read_metrics(tmp_path / 'without'))
+  with pytest.raises(AssertionError, match='computed a reference'):
+    train(config_of(loss__kl_coef=0.1), tmp_path / 'with')
+
+
+def test_frozen_parameters_are_neither_trained_nor_saved(sequences, tmp_path):
+  config = config_of(policy__freeze_cell=True, loss__kl_coef=0.1)
+  whole, resumed = _train_whole_and_resumed(config, tmp_path, stop_at=2)
+  _assert_equal(resumed, whole, rtol=0)
+  assert set(whole.params) == {'head'}
+  mentions = [
+    path for path in (tmp_path / 'whole').rglob('*')
+    if path.is_file() and b'embedding' in path.read_bytes()
+  ]  # fmt: skip
+  assert not mentions, 'the checkpoint names a frozen parameter'
+  all_trained = train(config_of(loss__kl_coef=0.1), tmp_path / 'all')
+  assert set(all_trained.params) == {'cell', 'head'}
+
+
+def test_pretrained_parameters_are_loaded_into_their_shardings(sequences, tmp_path, monkeypatch):
+  asked = []
+
+  def pretrained(self, like):
+    asked.append(like)
+    fill = lambda x: jax.device_put(jnp.full(x.shape, 0.25, x.dtype), x.sharding)
+    return {'cell': jax.tree.map(fill, like['cell'])}
+
+  monkeypatch.setattr(BagPolicy, 'pretrained', pretrained, raising=False)
+  config = config_of(mesh__fsdp=2, mesh__tensor=2, optimizer__learning_rate=1e-9)
+  params = train(config, tmp_path).params
+  np.testing.assert_allclose(params['cell']['embedding'], 0.25, rtol=1e-6)
+  assert np.unique(params['head']['kernel']).size > 1
+  assert asked[0]['cell']['embedding'].sharding.shard_shape((8, 16)) == (4, 8)
+
+
+def test_a_run_on_a_mesh_equals_one_device_and_resumes_in_parts(sequences, tmp_path):
+  options = {
+    'loss__name': 'ppo',
+    'loss__normalization': 'token',
+    'loss__num_minibatches': 2,
+    'loss__kl_coef': 0.1,
+    'optimizer__eps': 1e-3,
+  }
+  one = train(config_of(**options), tmp_path)
+  config = config_of(**options, mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
+  whole, resumed = _train_whole_and_resumed(config, tmp_path / 'mesh', stop_at=2)
+  _assert_equal(resumed, whole, rtol=0)
+  _assert_equal(whole, one, rtol=1e-4, atol=1e-5)
+  same_sharding = jax.tree.map(lambda a, b: a.sharding == b.sharding, whole, resumed)
+  assert all(jax.tree.leaves(same_sharding))
+  kernel = resumed.params['head']['kernel']
+  assert kernel.addressable_shards[0].data.shape == (8, 4)
+
+
+def test_restoring_frees_the_state_that_it_replaces(tmp_path):
+  state = train(_small(), tmp_path)
+  fresh = jax.tree.map(jnp.zeros_like, state)
+  with Checkpoints(tmp_path, CheckpointSettings(every=4, max_to_keep=2)) as checkpoints:
+    restored = checkpoints.restore(fresh)
+  _assert_equal(restored, state, rtol=0)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(fresh))
+
+
+def test_evaluation_may_change_fields_of_the_policy(sequences, tmp_path):
+  found = {}
+  for name, changes in {'same': {}, 'greedy': {'greedy': True}}.items():
+    train(config_of(eval__policy=changes), tmp_path / name)
+    found[name] = read_metrics(tmp_path / name)
+  for same, greedy in zip(found['same'], found['greedy'], strict=True):
+    if 'train/loss' in same:
+      assert same == greedy
+    else:
+      assert greedy['eval/max@1'] == pytest.approx(greedy['eval/max@4'])  # One answer a prompt.
+      assert same['eval/max@1'] < same['eval/max@4']
+
+
+def test_a_policy_that_truncates_is_not_trained(sequences, tmp_path):
+  with pytest.raises(ValueError, match=r"policy: expected.*biased.*eval.policy.*'greedy': True"):
+    train(config_of(policy__greedy=True), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_ppo_learns_from_several_updates_a_step(sequences, tmp_path):
+  config = config_of(
+    loss__name='ppo', loss__num_epochs=4, loss__num_minibatches=2, rollout__num_samples=16
+  )
+  config.num_train_steps = 20
+  train(config, tmp_path)
+  lines = [line for line in read_metrics(tmp_path) if 'train/loss' in line]
+  for line in lines:  # Before updates, trainer and sampler agree.
+    assert line['train/log_ratio_max'] < 1e-5
+    assert line['train/ratio_mean'] == pytest.approx(1, abs=1e-6)
+  assert any(line['train/clip_share'] > 0 for line in lines)
+  assert lines[0]['train/reward_mean'] < 0.2 and lines[-1]['train/reward_mean'] > 0.4
 
 
 @pytest.mark.parametrize('name', sorted(ADVANTAGES))
