@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from pkpo_jax.settings import expect, lookup
 
@@ -104,16 +103,12 @@ def with_float32_master(optimizer: optax.GradientTransformation) -> optax.Gradie
   def update(grads, state, params):
     masters = _merge(params, state.master)
     updates, inner = optimizer.update(jax.tree.map(_float32, grads), state.inner, masters)
-    # From the parameter to the new master: `optax.apply_updates` then adds and rounds once. The
-    # barrier makes both read one update, instead of working it out twice with other roundings.
+    # From the parameter to the new master: `optax.apply_updates` then adds and rounds once.
     steps = jax.tree.map(
-      lambda p, m, u: u if m is None else lax.optimization_barrier(m + u - _float32(p)),
-      params,
-      state.master,
-      updates,
+      lambda p, m, u: u if m is None else m + u - _float32(p), params, state.master, updates
     )
-    # The sum that is rounded, so that parameters equal their rounded master to the last bit. It is
-    # the master + update unless that is far from the parameter: then to float32 rounding.
+    # The very sum that is rounded to make the parameter. It equals m + u unless that is far from
+    # the parameter, and then to float32 rounding.
     master = jax.tree.map(
       lambda p, m, s: None if m is None else _float32(p) + s, params, state.master, steps
     )

@@ -130,8 +130,8 @@ def make_train_step(
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
     microbatches = split_prompts(batch, settings.num_microbatches)
     grads, metrics = lax.scan(accumulate, zeros, microbatches)
-    combine = {name: jnp.max if name == 'log_ratio_max' else jnp.sum for name in metrics}
-    return grads, {name: combine[name](values) for name, values in metrics.items()}
+    whole = lambda name, values: jnp.max(values) if name == 'log_ratio_max' else jnp.sum(values)
+    return grads, {name: whole(name, values) for name, values in metrics.items()}
 
   def update(state, frozen, rollout, advantages):
     weights = losses.token_weights(rollout.completion_mask, settings.normalization)
@@ -156,11 +156,9 @@ def make_train_step(
       orders = jax.vmap(shuffle)(jax.random.split(key, settings.num_epochs))
       orders = orders.reshape(num_updates, -1)
     state, metrics = lax.scan(one, state, orders, length=num_updates)
-    is_before_updates = lambda name: name in ('ratio_mean', 'log_ratio_max')
-    return state, {
-      name: values[0] if is_before_updates(name) else jnp.mean(values)
-      for name, values in metrics.items()
-    }
+    before = ('ratio_mean', 'log_ratio_max')
+    overall = lambda name, values: values[0] if name in before else jnp.mean(values)
+    return state, {name: overall(name, values) for name, values in metrics.items()}
 
   def train_step(state, frozen, rollout, advantages, key):
     if num_updates == 1:
