@@ -66,7 +66,7 @@ constraints: $(VENV)/.stamp-venv ## Pin again what changed in pyproject.toml (CO
 	@git --no-pager diff --stat -- constraints.txt
 
 clean: ## Remove the virtual environment and caches; runs and results stay.
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .hypothesis .jax_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up. The stamps form a chain, so that `make -j` never installs twice at a time.

@@ -1,7 +1,9 @@
 """What must stand before pkpo_jax is imported and jax starts: virtual devices, shape checks."""
 
 import os
+from pathlib import Path
 
+import jax
 import jaxtyping
 import pytest
 
@@ -10,6 +12,9 @@ NUM_DEVICES = 8
 os.environ['XLA_FLAGS'] = ' '.join(
   [os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={NUM_DEVICES}']
 ).strip()
+
+# Tests that run the same program compile it once, and not again the next time.
+jax.config.update('jax_compilation_cache_dir', str(Path(__file__).parent.parent / '.jax_cache'))
 
 # Every annotated shape and dtype of the package is checked in every test.
 jaxtyping.install_import_hook('pkpo_jax', 'beartype.beartype')
