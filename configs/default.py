@@ -40,9 +40,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.loss.num_epochs = 1  # ppo: times that a rollout is gone through.
   config.loss.num_minibatches = 1  # ppo: updates an epoch, each on its share of the prompts.
   config.loss.num_microbatches = 1  # Pieces of an update, to save memory; the gradient stays.
+  # The next two terms are summed and divided like the first.
   config.loss.kl_coef = 0.0  # Weight of KL(policy || initial policy); 0 computes no reference.
-  config.loss.kl_estimator = 'k3'  # 'k1' or 'k3' (less variance): the estimate of that KL.
   config.loss.entropy_coef = 0.0  # Weight of the entropy bonus (the EntropyReg baseline).
+  config.loss.kl_estimator = 'k3'  # 'k1' or 'k3' (less variance): the estimate of that KL.
 
   config.optimizer = ConfigDict()
   config.optimizer.name = 'adam'  # 'adam', 'adamw' or 'sgd'.

@@ -29,7 +29,7 @@ def token_weights(
     'token'     1 / sum_i l_i        the mean over tokens; DAPO (arXiv 2503.14476).
     'sequence'  1 / (S l_i)          the mean over each sample's tokens; GRPO (arXiv 2402.03300).
     'constant'  1 / (S L)            'sum' on the scale of tokens; Dr. GRPO (arXiv 2503.20783).
-  Only 'sum' and 'constant' weigh all tokens alike whatever the lengths drawn.
+  Only in 'sum' and 'constant' is a token's weight independent of the lengths that were drawn.
 
   Args:
     completion_mask: `[P, N, L]` True where a completion has a token.
