@@ -100,6 +100,27 @@ def test_the_rule_sees_a_violation(room, line):
   assert len(violations(room, line)) == 1
 
 
+def test_gemma_has_one_importer():
+  importers = {
+    path
+    for path in MODULES
+    if any(name.split('.')[0] == 'gemma' for name in imports_of((PACKAGE / path).read_text()))
+  }
+  assert importers == {'policies/gemma.py'}
+
+
+def test_import_of_the_trainer_leaves_out_what_only_gemma_needs():
+  program = """
+import sys
+import pkpo_jax.train
+print(*sorted({'gemma', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow'} & set(sys.modules)))
+"""
+  run = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert not run.stdout.split()
+
+
 def test_import_of_the_kernels_is_light():
   """In a fresh interpreter: what importing pkpo_jax loads beyond jax is none of these."""
   program = f"""
