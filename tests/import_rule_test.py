@@ -113,7 +113,8 @@ def test_import_of_the_trainer_leaves_out_what_only_gemma_needs():
   program = """
 import sys
 import pkpo_jax.train
-print(*sorted({'gemma', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow'} & set(sys.modules)))
+heavy = {'gemma', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow'}
+print(*sorted(heavy & set(sys.modules)))
 """
   run = subprocess.run(
     [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -82,6 +82,7 @@ class Learner:
     self._workdir = tempfile.TemporaryDirectory()
     self._gate = gate.Gate()
     # The loop asks it for the number of the next step.
+    self._progress = pkpo_jax.train.progress
     pkpo_jax.train.progress = lambda first, last, name: self._steps(first, last)
     run = config(workload)
     self._gate.start(lambda: pkpo_jax.train.train(run, self._workdir.name))
@@ -91,6 +92,7 @@ class Learner:
 
   def close(self):
     self._gate.close()
+    pkpo_jax.train.progress = self._progress
     self._workdir.cleanup()
 
   def _steps(self, first, last):
