@@ -25,8 +25,10 @@ def describe(module: str, arguments: Sequence[str], work: str) -> list[str]:
     arguments: its command line.
     work: 'seed: ...', and what else decides the numbers.
   """
+  # Where an interpreter lies on this machine says nothing on another.
+  words = [pathlib.Path(word).name if word.startswith('/') else word for word in arguments]
   return [
-    f'command: python -m {module} {" ".join(arguments)}'.rstrip(),
+    f'command: python -m {module} {" ".join(words)}'.rstrip(),
     f'commit: {commit()}',
     f'hardware: {hardware()}',
     f'versions: jax {jax.__version__}, numpy {np.__version__}, Python {platform.python_version()}',
