@@ -5,6 +5,7 @@ import datetime
 import os
 import pathlib
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +27,7 @@ def describe(module: str, arguments: Sequence[str], work: str) -> list[str]:
     work: 'seed: ...', and what else decides the numbers.
   """
   # Where an interpreter lies on this machine says nothing on another.
-  words = [pathlib.Path(word).name if word.startswith('/') else word for word in arguments]
+  words = [re.sub(r'^(--\w+=)?/.*/', r'\1', word) for word in arguments]
   return [
     f'command: python -m {module} {" ".join(words)}'.rstrip(),
     f'commit: {commit()}',

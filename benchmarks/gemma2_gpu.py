@@ -192,7 +192,6 @@ class Update:
     from configs import default
     from pkpo_jax import sharding
     from pkpo_jax.policies import POLICIES
-    from pkpo_jax.train_step import make_train_step
 
     self._workload = workload
     POLICIES['benchmark'] = lambda task: make_policy(workload, workload['new_tokens'])
@@ -205,16 +204,11 @@ class Update:
     config.optimizer.learning_rate = 1e-6
     run = pkpo_jax.train.make_run(config)
     mesh = sharding.make_mesh(run.settings.mesh)
-    over_prompts = sharding.over_prompts(mesh)
-    init, shardings = pkpo_jax.train._make_init(run, mesh)
+    init, self._train_step = pkpo_jax.train.compile_step(
+      run.policy, run.optimizer, run.settings.loss, mesh
+    )
     self._state, self._frozen = init(jax.random.key(0))
     self._config = run.policy.model.config
-    self._train_step = jax.jit(
-      make_train_step(run.policy, run.optimizer, run.settings.loss, over_prompts),
-      in_shardings=(*shardings, over_prompts, over_prompts, None),
-      out_shardings=(shardings[0], None),
-      donate_argnums=0,
-    )
 
   def __call__(self):
     from pkpo_jax.types import Rollout
@@ -323,15 +317,17 @@ def cells(options) -> Iterator[tuple[str, Row]]:
         if 'call_s' in found:
           steps_s = found['call_s'] - found['prefill_s']
           found['tokens_per_s'] = num_rows * (length - 1) / steps_s
-          steps_per_s = machine['copy_gb_per_s'] / found['step_gb']
-          found['limit_tokens_per_s'] = num_rows * steps_per_s
-          found['share_of_limit'] = found['tokens_per_s'] / found['limit_tokens_per_s']
+          if 'copy_gb_per_s' in machine:
+            steps_per_s = machine['copy_gb_per_s'] / found['step_gb']
+            found['limit_tokens_per_s'] = num_rows * steps_per_s
+            found['share_of_limit'] = found['tokens_per_s'] / found['limit_tokens_per_s']
         yield 'decode', found
       if 'update' in options.only:
         found = row | measure('Update', workload)
         if 'update_s' in found:
           rate = found['model_tflop'] / found['update_s']
-          found['mfu'] = rate / machine['matmul_tflops']
+          if 'matmul_tflops' in machine:
+            found['mfu'] = rate / machine['matmul_tflops']
           found['tokens_per_s'] = num_rows * length / found['update_s']
         yield 'update', found
 

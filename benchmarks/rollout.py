@@ -7,14 +7,14 @@ so that all draw every token that they are asked for. Results go to OUTDIR/rollo
 
 A peer that is not installed is named in the table. For all of them:
 
-    uv venv --python 3.12 /tmp/tunix
-    grep -v '^safetensors' constraints.txt > /tmp/tunix/constraints.txt
-    uv pip install --python /tmp/tunix/bin/python -c /tmp/tunix/constraints.txt \
+    uv venv --python 3.12 .venv-tunix
+    grep -v '^safetensors' constraints.txt > .venv-tunix/constraints.txt
+    uv pip install --python .venv-tunix/bin/python -c .venv-tunix/constraints.txt \
       google-tunix==0.1.7 --editable '.[gemma,train]'
-    uv venv --python 3.12 /tmp/transformers
-    uv pip install --python /tmp/transformers/bin/python torch==2.13.0 transformers==5.23.0
-    python -m benchmarks.rollout --tunix_python /tmp/tunix/bin/python \
-      --transformers_python /tmp/transformers/bin/python
+    uv venv --python 3.12 .venv-transformers
+    uv pip install --python .venv-transformers/bin/python torch==2.13.0 transformers==5.23.0
+    python -m benchmarks.rollout --tunix_python .venv-tunix/bin/python \
+      --transformers_python .venv-transformers/bin/python
 """
 
 import argparse

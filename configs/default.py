@@ -61,7 +61,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.eval.ks = (1, 2, 4, 8, 16)  # The k of pass@k (max@k) in all metrics.
   config.eval.num_prompts = 512  # Fresh problems of an evaluation.
   config.eval.num_samples = 16  # Samples of each; at least the largest of ks.
-  config.eval.policy = ConfigDict()  # Fields of config.policy to change in evaluation only.
+  config.eval.policy = ConfigDict()  # Fields of config.policy in evaluation; None is no change.
 
   config.checkpoint = ConfigDict()
   config.checkpoint.every = 500  # Steps between checkpoints; there is one at the end, too.
@@ -170,6 +170,16 @@ def gemma2() -> ConfigDict:
   policy.top_k = config_dict.placeholder(int)  # Only in eval.policy: draw among the k likeliest.
   policy.top_p = config_dict.placeholder(float)  # Only in eval.policy: or those of probability p.
   policy.log_prob_chunk = 16  # Tokens of a completion whose logits exist at a time.
+  return policy
+
+
+def gemma2_eval() -> ConfigDict:
+  """What config.eval.policy can change of `gemma2`; None leaves it as it is in config.policy."""
+  policy = ConfigDict()
+  policy.max_new_tokens = config_dict.placeholder(int)
+  policy.temperature = config_dict.placeholder(float)  # 0 is greedy.
+  policy.top_k = config_dict.placeholder(int)
+  policy.top_p = config_dict.placeholder(float)
   return policy
 
 

@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
   config.eval.every = 100
   config.eval.num_prompts = 64
-  config.eval.policy = ConfigDict({'temperature': 1.0})
+  config.eval.policy = default.gemma2_eval()
   config.checkpoint.every = 100
   if arg == 'quick':
     config.num_train_steps = 10

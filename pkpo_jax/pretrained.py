@@ -47,9 +47,8 @@ def load_params(path: str | os.PathLike, like: Mapping[str, Any]) -> dict[str, A
 
   What is in the folder decides the format: `_METADATA` is a gemma release, `model.safetensors` or
   `model.safetensors.index.json` with its shards is Hugging Face. Names and shapes are all checked
-  before the first tensor is read. Tensors are read one at a time, each cast and put where it
-  belongs before the next, so that the host needs memory for the largest one, not for the model;
-  every process reads every tensor.
+  before the first is loaded. Parameters are read one at a time, each cast and put where it belongs
+  before the next, so that the host needs memory for about two of the largest, not for the model.
 
   Hugging Face stores 256000 rows of the embedding where the gemma library has 256128: for a `like`
   of 256128 rows the last 128 are zeros. Their logits are 0, not -inf: what samples has to leave

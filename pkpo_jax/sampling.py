@@ -21,8 +21,8 @@ PAD_ID = 0
 def bucket(length: int, smallest: int = 16) -> int:
   """Returns the length that prompts of up to `length` tokens are padded to.
 
-  Buckets are smallest * 2^i and smallest * 3 * 2^(i-1), so that every length up to T needs at most
-  2 log2(T / smallest) + 2 compilations and at most half of a prompt is padding.
+  Buckets are smallest * 2^i and smallest * 3 * 2^(i-1), so that the lengths up to T need at most
+  2 log2(T / smallest) + 2 compilations, and beyond `smallest` at most a third of a row is padding.
 
   >>> [bucket(n) for n in (1, 16, 17, 25, 33, 100)]
   [16, 16, 24, 32, 48, 128]
@@ -108,7 +108,8 @@ def sample(
     written = write(written, (token, ~has_ended, log_prob), index)
     return index + 1, token, has_ended | jnp.isin(token, stop), cache, written
 
-  cache = model.empty_cache(num_prompts, num_samples, max_new_tokens)
+  # The last token is drawn and not read.
+  cache = model.empty_cache(num_prompts, num_samples, max(max_new_tokens - 1, 1))
   carry = (jnp.int32(1), token, has_ended, cache, written)
   return lax.while_loop(is_going_on, step, carry)[-1]
 
@@ -149,15 +150,25 @@ def draw_tokens(
   vocab_size = log_probs.shape[-1]
   width = _block_width(vocab_size)
   probs = jnp.exp(log_probs).reshape(*log_probs.shape[:-1], vocab_size // width, width)
-  by_block = jnp.cumsum(jnp.sum(probs, axis=-1), axis=-1)
-  threshold = uniforms[..., None] * by_block[..., -1:]
-  block = jnp.sum(by_block <= threshold, axis=-1, keepdims=True)
-  before = jnp.where(block > 0, jnp.take_along_axis(by_block, block - 1, axis=-1), 0)
-  within = jnp.cumsum(jnp.take_along_axis(probs, block[..., None], axis=-2)[..., 0, :], axis=-1)
-  # Rounding must not carry the threshold past the block, nor onto a token of probability 0.
-  threshold = jnp.minimum(threshold - before, jnp.nextafter(within[..., -1:], 0))
-  token = jnp.sum(within <= threshold, axis=-1, keepdims=True)
-  return (block * width + token)[..., 0].astype(jnp.int32)
+  block_probs = jnp.sum(probs, axis=-1)
+  by_block = jnp.cumsum(block_probs, axis=-1)
+  threshold = uniforms * by_block[..., -1]
+  block = _first_beyond(threshold, by_block, block_probs)
+  take = lambda x: jnp.take_along_axis(x, block[..., None], axis=-1)[..., 0]
+  threshold -= take(by_block) - take(block_probs)
+  probs = jnp.take_along_axis(probs, block[..., None, None], axis=-2)[..., 0, :]
+  token = _first_beyond(threshold, jnp.cumsum(probs, axis=-1), probs)
+  return (block * width + token).astype(jnp.int32)
+
+
+def _first_beyond(threshold, cumulative, probs):
+  """Returns the first entry of positive probability whose cumulative one exceeds the threshold.
+
+  Where the rounding of sums leaves none, the likeliest.
+  """
+  is_beyond = (cumulative > threshold[..., None]) & (probs > 0)
+  first, likeliest = jnp.argmax(is_beyond, axis=-1), jnp.argmax(probs, axis=-1)
+  return jnp.where(jnp.any(is_beyond, axis=-1), first, likeliest)
 
 
 def _block_width(vocab_size: int) -> int:

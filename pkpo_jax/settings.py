@@ -157,6 +157,7 @@ class LossSettings:
     expect(0 < self.clip_low <= 1, 'clip_low', 'a number in (0, 1]', self.clip_low)
     expect(self.clip_high > 0, 'clip_high', 'a number > 0', self.clip_high)
     expect(self.kl_coef >= 0, 'kl_coef', 'a number >= 0', self.kl_coef)
+    expect(self.entropy_coef >= 0, 'entropy_coef', 'a number >= 0', self.entropy_coef)
     for field in ('num_epochs', 'num_minibatches', 'num_microbatches'):
       expect(getattr(self, field) >= 1, field, 'at least 1', getattr(self, field))
     for field in ('num_epochs', 'num_minibatches'):
@@ -186,7 +187,6 @@ class EvalSettings:
     expect(len(self.ks) > 0, 'ks', 'at least one k', self.ks)
     for k in self.ks:
       expect(1 <= k <= self.num_samples, 'ks', f'1 <= k <= num_samples = {self.num_samples}', k)
-    expect('name' not in self.policy, 'policy', 'no name, only fields to change', self.policy)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

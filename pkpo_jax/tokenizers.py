@@ -9,9 +9,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from pkpo_jax.sampling import PAD_ID
 from pkpo_jax.settings import expect
 
-_PAD, _EOS, _BOS, _UNKNOWN = range(4)
+_EOS, _BOS, _UNKNOWN = range(PAD_ID + 1, PAD_ID + 4)
 _END_OF_TURN = '<end_of_turn>'
 
 
@@ -21,13 +22,11 @@ class Tokenizer(Protocol):
 
   Attributes:
     vocab_size: ids are below it; a model may have more, which it is not to sample.
-    pad_id: fills up rows of tokens, always 0.
     bos_id: begins every prompt; `encode` does not add it.
     stop_ids: a completion ends with one of these.
   """
 
   vocab_size: int
-  pad_id: int
   bos_id: int
   stop_ids: tuple[int, ...]
 
@@ -35,7 +34,7 @@ class Tokenizer(Protocol):
     """Returns the ids of a text, without bos_id and without a stop id at its end."""
 
   def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-    """Returns the text of `[S]` ids, without pad_id, bos_id and stop_ids wherever they are."""
+    """Returns the text of `[S]` ids, without padding, bos_id and stop_ids wherever they are."""
 
 
 class CharacterTokenizer:
@@ -49,7 +48,6 @@ class CharacterTokenizer:
   """
 
   vocab_size = 128
-  pad_id = _PAD
   bos_id = _BOS
   stop_ids = (_EOS,)
 
@@ -57,7 +55,7 @@ class CharacterTokenizer:
     characters = '\n' + ''.join(chr(code) for code in range(32, 127))
     self._ids = {character: i for i, character in enumerate(characters, start=_BOS + 1)}
     self._characters = {i: character for character, i in self._ids.items()}
-    self._characters |= dict.fromkeys((_PAD, _EOS, _BOS), '')
+    self._characters |= dict.fromkeys((PAD_ID, _EOS, _BOS), '')
 
   def encode(self, text: str) -> list[int]:
     """Returns one id a character.
@@ -80,7 +78,6 @@ class CharacterTokenizer:
 class SentencePieceTokenizer:
   """The vocabulary of the released Gemma-2 models, from the file that comes with them."""
 
-  pad_id = _PAD
   bos_id = _BOS
 
   def __init__(self, path: str):
@@ -108,12 +105,12 @@ class SentencePieceTokenizer:
       raise ValueError(f'path: expected a SentencePiece model, got {path}: {error}.') from error
     model = self._model
     found = dict(pad=model.pad_id(), eos=model.eos_id(), bos=model.bos_id(), unk=model.unk_id())
-    ids = dict(pad=_PAD, eos=_EOS, bos=_BOS, unk=_UNKNOWN)
+    ids = dict(pad=PAD_ID, eos=_EOS, bos=_BOS, unk=_UNKNOWN)
     expect(found == ids, 'path', f"a model with Gemma-2's ids {ids}", f'{path} with {found}')
     self.vocab_size = model.vocab_size()
     end_of_turn = model.piece_to_id(_END_OF_TURN)
     self.stop_ids = (_EOS,) if end_of_turn == _UNKNOWN else (_EOS, end_of_turn)
-    self._dropped = {_PAD, _BOS, *self.stop_ids}
+    self._dropped = {PAD_ID, _BOS, *self.stop_ids}
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text; '<start_of_turn>' and '<end_of_turn>' in it are one id each."""

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from pkpo_jax.metrics import MetricWriter, progress
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.schedules import SCHEDULES, Schedule
-from pkpo_jax.settings import Config, Settings, as_dict, build, call, expect
+from pkpo_jax.settings import Config, LossSettings, Settings, as_dict, build, call, expect
 from pkpo_jax.tasks import TASKS, Task
 from pkpo_jax.train_step import (
   AdvantageFn,
@@ -61,10 +61,10 @@ def make_run(config: Config) -> Run:
     'gradient is biased (no top_k, top_p or greedy decoding; eval.policy may have them)',
     settings.policy,
   )
-  eval_policy = policy
-  if settings.eval.policy:
-    fields = {**settings.policy, **settings.eval.policy}
-    eval_policy = build('eval.policy', fields, POLICIES, task=task)
+  changes = {name: value for name, value in settings.eval.policy.items() if value is not None}
+  fields = sorted(policy.eval_fields)
+  expect(changes.keys() <= policy.eval_fields, 'eval.policy', f'some of {fields}', changes)
+  eval_policy = build('eval.policy', {**settings.policy, **changes}, POLICIES, task=task)
   loss = settings.loss
   optimizer = call(
     'optimizer',
@@ -98,21 +98,15 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   _check_num_prompts(settings, mesh)
   over_prompts = sharding.over_prompts(mesh)
   init_key, train_key, eval_key = jax.random.split(jax.random.key(settings.seed), 3)
-  init, shardings = _make_init(run, mesh)
+  init, train_step = compile_step(policy, run.optimizer, settings.loss, mesh)
   workdir = pathlib.Path(workdir)
   claim_workdir(workdir, as_dict(config))
 
   sample = jax.jit(policy.sample, static_argnums=2, out_shardings=over_prompts)
   forward = jax.jit(make_forward(policy, settings.loss), out_shardings=over_prompts)
   advantage_step = jax.jit(run.advantage_fn, out_shardings=over_prompts)
-  train_step = jax.jit(
-    make_train_step(policy, run.optimizer, settings.loss, over_prompts),
-    in_shardings=(*shardings, over_prompts, over_prompts, None),
-    out_shardings=(shardings[0], None),
-    donate_argnums=0,
-  )
   group_metrics = jax.jit(reward_metrics, static_argnums=(2, 3))
-  exact_fn = make_exact(run.eval_policy, task, settings.eval)
+  exact_fn = make_exact(policy, task, settings.eval)
   evaluate = make_evaluate(run.eval_policy, task, settings.eval, over_prompts)
 
   def write_evaluation(step):
@@ -157,22 +151,35 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   return state
 
 
-def _make_init(run: Run, mesh: Mesh) -> tuple[Callable, Any]:
-  """Returns fn(key) -> (state, frozen), split over the mesh from the start, and the shardings."""
-  rules = run.policy.partition_rules
+def compile_step(
+  policy: Policy, optimizer: optax.GradientTransformation, settings: LossSettings, mesh: Mesh
+) -> tuple[Callable, Callable]:
+  """Returns how a run begins and goes on, with its state split over the mesh from the start.
+
+  Returns:
+    fn(key) -> (state, frozen), with released weights if the policy has some, and the jitted
+    fn(state, frozen, rollout, advantages, key) -> (state, metrics), which gives the state away.
+  """
+  over_prompts, rules = sharding.over_prompts(mesh), policy.partition_rules
   key = jax.random.key(0)  # For shapes only.
-  init = functools.partial(init_state, run.policy, run.optimizer)
+  init = functools.partial(init_state, policy, optimizer)
   shardings = sharding.tree_shardings(jax.eval_shape(init, key), mesh, rules)
   sharded_init = jax.jit(init, out_shardings=shardings, donate_argnums=1)
 
   def init_or_load(key):
-    if not hasattr(run.policy, 'pretrained'):
+    if not hasattr(policy, 'pretrained'):
       return sharded_init(key)
-    shapes = jax.eval_shape(run.policy.init, key)
+    shapes = jax.eval_shape(policy.init, key)
     like = sharding.with_shardings(shapes, sharding.tree_shardings(shapes, mesh, rules))
-    return sharded_init(key, run.policy.pretrained(like))
+    return sharded_init(key, policy.pretrained(like))
 
-  return init_or_load, shardings
+  train_step = jax.jit(
+    make_train_step(policy, optimizer, settings, over_prompts),
+    in_shardings=(*shardings, over_prompts, over_prompts, None),
+    out_shardings=(shardings[0], None),
+    donate_argnums=0,
+  )
+  return init_or_load, train_step
 
 
 def _check_num_prompts(settings: Settings, mesh: Mesh) -> None:

@@ -66,10 +66,22 @@ def test_it_learns_to_copy(tmp_path):
 
 @pytest.mark.parametrize('mesh', [(8, 1, 1), (2, 2, 2)])
 def test_devices_agree_step_by_step(mesh, tmp_path):
-  """Samples are discrete: equal ones at every step, so everything else to rounding."""
-  train(_config(), tmp_path / 'one')
+  """Samples are discrete: equal ones at every step, so everything else to rounding.
+
+  By plain gradient descent, as Adam turns the rounding of a gradient of 0 into whole steps. Chunks
+  and microbatches loop over split parameters.
+  """
+  options = {
+    'rollout.num_prompts': 16,
+    'optimizer.name': 'sgd',
+    'optimizer.learning_rate': 0.1,
+    'policy.log_prob_chunk': 2,
+    'loss.num_microbatches': 2,
+    'policy.remat': True,
+  }
+  one_state = train(_config(**options), tmp_path / 'one')
   axes = dict(zip(('mesh.data', 'mesh.fsdp', 'mesh.tensor'), mesh, strict=True))
-  train(_config(**axes), tmp_path / 'many')
+  state = train(_config(**options, **axes), tmp_path / 'many')
   one, many = (read_metrics(tmp_path / name) for name in ('one', 'many'))
   assert len(one) == len(many) == 6
   assert any(line.get('train/zero_advantage_share', 1) < 1 for line in one)
@@ -77,6 +89,13 @@ def test_devices_agree_step_by_step(mesh, tmp_path):
     assert line.keys() == other.keys()
     for name, value in line.items():
       np.testing.assert_allclose(other[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state, one_state)
+  # Matrices are split over fsdp and tensor, norms are whole everywhere.
+  num_parts = {True: mesh[1] * mesh[2], False: 1}
+  expected = sum(leaf.nbytes // num_parts[leaf.ndim > 1] for leaf in jax.tree.leaves(state.params))
+  for device in jax.devices():
+    shards = [s for leaf in jax.tree.leaves(state.params) for s in leaf.addressable_shards]
+    assert sum(s.data.nbytes for s in shards if s.device == device) == expected
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
@@ -113,10 +132,11 @@ def test_under_lora_only_adapters_are_trained_and_saved(tmp_path):
 
 def test_bfloat16_with_float32_masters(tmp_path):
   state = train(_config(**{'policy.dtype': 'bfloat16', 'policy.remat': True}), tmp_path)
-  assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.bfloat16)}
+  matrices = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
+  assert {leaf.dtype for leaf in matrices} == {jnp.dtype(jnp.bfloat16)}
   masters = jax.tree.leaves(state.opt_state.master)
   assert {leaf.dtype for leaf in masters} == {jnp.dtype(jnp.float32)}
-  for master, param in zip(masters, jax.tree.leaves(state.params), strict=True):
+  for master, param in zip(masters, matrices, strict=True):
     np.testing.assert_array_equal(master.astype(jnp.bfloat16), param)
   # The sampler decodes token by token, the trainer sees all at once: other roundings.
   assert all(1e-6 < line['train/log_ratio_max'] < 0.2 for line in _train_metrics(tmp_path))
@@ -146,3 +166,11 @@ def test_truncated_sampling_is_for_evaluation_only(field, value):
     make_run(_config(**{f'policy.{field}': value}))
   run = make_run(_config(**{f'eval.policy.{field}': value}))
   assert run.policy.samples_exactly and not run.eval_policy.samples_exactly
+
+
+def test_evaluation_changes_only_how_is_sampled():
+  config = _config()
+  with config.unlocked():
+    config.eval.policy.weights = 'elsewhere'
+  with pytest.raises(ValueError, match="eval.policy: expected some of .*'top_p'.*elsewhere"):
+    make_run(config)

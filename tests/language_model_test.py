@@ -84,6 +84,21 @@ def test_sampling_log_probs_are_the_teacher_forced_ones(fields):
   assert (np.asarray(entropy)[mask] < np.log(SMALL.num_embed)).all()
 
 
+def test_adapters_smaller_than_a_rounding_of_their_weights_are_sampled_with():
+  """In bfloat16; added into the weights they would be lost."""
+  policy = _policy(lora_rank=2, dtype='bfloat16', max_new_tokens=3)
+  params = random_params(policy.model)
+  params['adapters'] = jax.tree.map(lambda x: x / 12, params['adapters'])
+  rollout = _sample(policy, params, PROMPTS, num_samples=32)
+  forced = jax.jit(policy.log_probs_and_entropy)
+
+  def distance(params):
+    difference = forced(params, rollout)[0] - rollout.sampling_log_probs
+    return float(jnp.sqrt(jnp.mean(jnp.where(rollout.completion_mask, difference, 0) ** 2)))
+
+  assert distance(params) < 0.5 * distance(policy.model.merge(params))
+
+
 def test_greedy_is_the_argmax_of_the_librarys_model_token_by_token_without_a_cache():
   policy = _policy(temperature=0.0, stop_ids=(31,))
   params = random_params(policy.model)
@@ -143,7 +158,7 @@ def test_padding_and_bucket_do_not_change_the_samples():
 
 
 def test_compilations_are_bounded_by_the_buckets():
-  """Prompts of every length up to 60 compile the sampler once for each of their six buckets."""
+  """Prompts of lengths up to 58 compile the sampler once for each of their five buckets."""
   task = Copy({'name': 'characters'}, num_letters=1, alphabet_size=2)
   policy = Gemma2Policy(task, **FIELDS | {'preset': 'gemma2_tiny', 'max_new_tokens': 1})
   params = jax.jit(policy.init)(jax.random.key(0))

@@ -172,6 +172,21 @@ def test_every_token_has_its_share_of_the_unit_interval(vocab_size):
   np.testing.assert_allclose(counts / 200_000, probs, atol=2e-5)
 
 
+def test_tokens_cut_off_are_not_drawn_from_a_large_vocabulary():
+  """Twenty tokens of 256128 have a probability; rounded sums rise and fall between them."""
+  rng = np.random.default_rng(0)
+  draw = jax.jit(sampling.draw_tokens)
+  for _ in range(3):
+    kept = rng.choice(256_128, 20, replace=False)
+    log_probs = np.full(256_128, -np.inf, np.float32)
+    log_probs[kept] = np.log(rng.dirichlet(np.full(20, 0.3)) + 1e-12)
+    below = np.cumsum(np.exp(log_probs[np.sort(kept)]))  # The boundaries, and next to them.
+    u = np.concatenate([below * (1 - 2e-7), below, below * (1 + 2e-7), [0, 1]])
+    u = np.minimum(u, 1 - 2.0**-24).astype(np.float32)
+    tokens = draw(jnp.broadcast_to(log_probs, (len(u), 256_128)), jnp.asarray(u))
+    assert set(np.asarray(tokens).tolist()) <= set(kept.tolist())
+
+
 def test_the_random_numbers_of_a_row_are_its_own():
   """Two prompts with the same text differ; a row drawn again beside others is the same."""
   model = MarkovChain(_random_table())

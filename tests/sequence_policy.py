@@ -35,6 +35,7 @@ class BagPolicy:
   of three mesh axes, XLA (jaxlib 0.12.0.1, CPU) gives the gradient of such a scan wrong.
   """
 
+  eval_fields = frozenset({'greedy'})
   partition_rules = (
     ('embedding', PartitionSpec('tensor', 'fsdp')),
     ('transition', PartitionSpec('fsdp', 'tensor')),

@@ -14,7 +14,8 @@ from configs import default
 from pkpo_jax import sharding
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.settings import LossSettings, MeshSettings
-from pkpo_jax.train_step import init_state, make_train_step, split_prompts
+from pkpo_jax.train import compile_step
+from pkpo_jax.train_step import split_prompts
 from tests.sequence_policy import make_policy, make_rollout
 
 SETTINGS = LossSettings(**default.get_config().loss)
@@ -48,17 +49,7 @@ def _compiled(mesh, settings, dtype):
     num_train_steps=10,
     updates_per_step=settings.num_epochs * settings.num_minibatches,
   )
-  init = functools.partial(init_state, policy, optimizer)
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  shardings = sharding.tree_shardings(shapes, mesh, policy.partition_rules)
-  over_prompts = sharding.over_prompts(mesh)
-  train_step = jax.jit(
-    make_train_step(policy, optimizer, settings, over_prompts),
-    in_shardings=(*shardings, over_prompts, over_prompts, None),
-    out_shardings=(shardings[0], None),
-    donate_argnums=0,
-  )
-  return jax.jit(init, out_shardings=shardings), train_step
+  return compile_step(policy, optimizer, settings, mesh)
 
 
 def _train(mesh, settings, dtype=jnp.float32):

@@ -1,4 +1,4 @@
-"""The toy tasks' exact objectives and optima, against sampling and second routes."""
+"""The toy tasks' exact objectives and optima, against sampling and second routes; copying."""
 
 import itertools
 
@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from pkpo_jax.policies import Gaussian, SoftmaxBandit
-from pkpo_jax.tasks import ExactTask, HiddenAnswer, Parabola, SafeRisky
+from pkpo_jax.tasks import Copy, ExactTask, HiddenAnswer, Parabola, SafeRisky
+from pkpo_jax.types import Rollout
 
 KS = (1, 2, 4, 8)
 
@@ -143,3 +144,25 @@ def test_parabola_objective_against_adaptive_quadrature():
       integrand = 2 * u * (1 - (1 - (cdf(1.0) - cdf(u))) ** k)
       exact = task.exact_max_at_k(policy, {'theta': jnp.float32(theta)}, (k,))[0]
       assert exact == pytest.approx(np.trapezoid(integrand, u), abs=2e-6)
+
+
+def test_copy_rewards_the_share_of_right_characters():
+  task = Copy({'name': 'characters'}, num_letters=3, alphabet_size=4)
+  prompts = task.prompts(0, 5, jax.random.key(0))
+  assert task.tokenizer.decode(prompts.tokens[0])[-1] == '='
+  words = [task.tokenizer.decode(row)[:3] for row in prompts.tokens]
+  assert len(set(prompts.ids.tolist())) == len(set(words))
+  answers = [[word, word + 'a', word[:1], '', 'zzz', 'z' + word[1:]] for word in words]
+  tokens, mask = np.zeros((5, 6, 5), np.int32), np.zeros((5, 6, 5), bool)
+  for p, i in np.ndindex(5, 6):
+    ids = [*task.tokenizer.encode(answers[p][i]), 1]
+    tokens[p, i, : len(ids)], mask[p, i, : len(ids)] = ids, True
+  rollout = Rollout(prompts.tokens, tokens, mask, np.zeros(tokens.shape, np.float32))
+  rewards = task.rewards(prompts, rollout, jax.random.key(0))
+  expected = np.asarray([1, 3 / 4, 1 / 3, 0, 0, 2 / 3], np.float32)
+  np.testing.assert_array_equal(rewards, np.tile(expected, (5, 1)))
+
+
+def test_copy_numbers_its_words_in_int32():
+  with pytest.raises(ValueError, match=r'num_letters: expected fewer than 2\^31 words.*got 7'):
+    Copy({'name': 'characters'}, num_letters=7, alphabet_size=26)

@@ -332,3 +332,9 @@ def test_command_line_names_the_fields_there_are(override, words, tmp_path):
   for word in words:
     assert word in bad.stderr
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_of_another_config_is_refused(tmp_path):
+  train(_small(), tmp_path)
+  with pytest.raises(ValueError, match='advantage.k: 8 there, 4 now'):
+    train(_small(**{'advantage.k': 4}), tmp_path)

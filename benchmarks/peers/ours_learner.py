@@ -15,7 +15,7 @@ from pkpo_jax.metrics import MetricWriter
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.policies.language_model import Gemma2Policy
 from pkpo_jax.tasks import TASKS
-from pkpo_jax.train_step import check_rewards, make_train_step, reward_metrics
+from pkpo_jax.train_step import check_rewards, reward_metrics
 from pkpo_jax.types import Prompts
 
 
@@ -115,16 +115,10 @@ class Phases:
     settings, policy = run.settings, run.policy
     mesh = sharding.make_mesh(settings.mesh)
     self._over_prompts = sharding.over_prompts(mesh)
-    init, shardings = pkpo_jax.train._make_init(run, mesh)
+    init, self._train_step = pkpo_jax.train.compile_step(policy, run.optimizer, settings.loss, mesh)
     self._state, self._frozen = init(jax.random.key(0))
     self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantages = jax.jit(run.advantage_fn, out_shardings=self._over_prompts)
-    self._train_step = jax.jit(
-      make_train_step(policy, run.optimizer, settings.loss, self._over_prompts),
-      in_shardings=(*shardings, self._over_prompts, self._over_prompts, None),
-      out_shardings=(shardings[0], None),
-      donate_argnums=0,
-    )
     self._group_metrics = jax.jit(reward_metrics, static_argnums=(2, 3))
     self._workdir = tempfile.TemporaryDirectory()
     workdir = pathlib.Path(self._workdir.name)

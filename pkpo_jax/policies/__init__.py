@@ -22,6 +22,7 @@ class Policy(Protocol):
     partition_rules: how parameters are split over devices; see `sharding.tree_shardings`.
     samples_exactly: whether `sample` draws from the distribution of `log_probs_and_entropy`,
       which training needs; False if it leaves tokens out or sharpens.
+    eval_fields: fields of config.policy that config.eval.policy may change.
 
   A policy that starts from stored weights also has a method `pretrained`: it takes the
   parameters' ShapeDtypeStructs, with shardings, and returns the top-level ones that it loads.
@@ -30,6 +31,7 @@ class Policy(Protocol):
   frozen: frozenset[str]
   partition_rules: tuple[tuple[str, PartitionSpec], ...]
   samples_exactly: bool
+  eval_fields: frozenset[str]
 
   def init(self, key: Key) -> dict[str, Any]:
     """Returns the initial parameters."""

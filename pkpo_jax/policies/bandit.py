@@ -17,6 +17,7 @@ class SoftmaxBandit:
   frozen = frozenset()
   partition_rules = ()
   samples_exactly = True
+  eval_fields = frozenset()
 
   def __init__(self, task: Any):
     """Takes the table's size from the task: `num_contexts`, `num_arms`."""

@@ -17,6 +17,7 @@ class Gaussian:
   frozen = frozenset()
   partition_rules = ()
   samples_exactly = True
+  eval_fields = frozenset()
 
   def __init__(self, task: Any, init_theta: float, sd: float):
     """Takes the initial mean and the fixed standard deviation, both in units of x."""

@@ -84,7 +84,8 @@ class Gemma2:
 
     Args:
       config: the architecture, such as PRESETS['gemma2_2b'].
-      dtype: of parameters and activations; softmax, norms and logits are float32 in any case.
+      dtype: of parameters and activations; norms, with their scales, softmax and logits are float32
+        in any case.
       remat: recompute each block in the backward pass instead of storing what is inside it.
       lora_rank: rank of the adapters; None trains all weights.
       vocab_size: tokens from this id on, which pad the embedding table, have probability 0; None
@@ -104,7 +105,7 @@ class Gemma2:
 
   @property
   def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
-    """Regular expressions on the paths of weights, and how their axes lie on the mesh.
+    """Regular expressions on the ends of weights' paths, and how their axes lie on the mesh.
 
     Heads and hidden units are split over 'tensor', what they read and write over 'fsdp'. Norms and
     adapters match nothing and stay whole on every device.
@@ -112,26 +113,32 @@ class Gemma2:
     features_first = not self.config.transpose_gating_einsum
     gating = ('fsdp', 'tensor') if features_first else ('tensor', 'fsdp')
     return (
-      ('embedder/input_embedding$', PartitionSpec('tensor', 'fsdp')),
-      ('attn/q_einsum/w$', PartitionSpec('tensor', 'fsdp', None)),
-      ('attn/q?kv_einsum/w$', PartitionSpec(None, 'tensor', 'fsdp', None)),
-      ('attn/attn_vec_einsum/w$', PartitionSpec('tensor', None, 'fsdp')),
-      ('mlp/gating_einsum$', PartitionSpec(None, *gating)),
-      ('mlp/linear$', PartitionSpec('tensor', 'fsdp')),
+      ('embedder/input_embedding', PartitionSpec('tensor', 'fsdp')),
+      ('attn/q_einsum/w', PartitionSpec('tensor', 'fsdp', None)),
+      ('attn/q?kv_einsum/w', PartitionSpec(None, 'tensor', 'fsdp', None)),
+      ('attn/attn_vec_einsum/w', PartitionSpec('tensor', None, 'fsdp')),
+      ('mlp/gating_einsum', PartitionSpec(None, *gating)),
+      ('mlp/linear', PartitionSpec('tensor', 'fsdp')),
     )
 
   def init(self, key: jax.Array) -> dict[str, Any]:
     """Returns random parameters; adapters start at zero effect."""
     tokens = jnp.zeros((1, 1, 1), jnp.int32)
     params = self._module.init(key, tokens, tokens)['params']
-    params = jax.tree.map(lambda x: x.astype(self.dtype), params)
-    params = traverse_util.flatten_dict(params)
+    params = {
+      path: leaf if path[-1] == 'scale' else leaf.astype(self.dtype)
+      for path, leaf in traverse_util.flatten_dict(params).items()
+    }
     adapters = {path: params.pop(path) for path in list(params) if 'lora' in path}
     split = {'weights': params, 'adapters': adapters} if adapters else {'weights': params}
     return {name: traverse_util.unflatten_dict(tree) for name, tree in split.items()}
 
   def merge(self, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `{'weights': ...}` with the adapters added in: the same function, without LoRA."""
+    """Returns `{'weights': ...}` with the adapters added in: the same function, without LoRA.
+
+    In bfloat16 the sums are rounded, and adapters that are small beside their weights are lost: to
+    sample from what is trained, leave them apart.
+    """
     if 'adapters' not in params:
       return dict(params)
     transpose_gating = self.config.transpose_gating_einsum
@@ -316,7 +323,7 @@ def _write(cache, own, index):
 
 
 def _norm(norm, x):
-  """Applies the library's norm in float32, as the released models do."""
+  """Applies the library's norm in float32, which its scales are in, as transformers does."""
   return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 

@@ -21,6 +21,8 @@ _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 class Gemma2Policy:
   """pi(completion | prompt) of a Gemma-2, at a temperature that sampling and training share."""
 
+  eval_fields = frozenset({'max_new_tokens', 'temperature', 'top_k', 'top_p'})
+
   def __init__(
     self,
     task: Any,
@@ -114,7 +116,7 @@ class Gemma2Policy:
     )
     completions, mask, log_probs = sample(
       self.model,
-      self.model.merge(params),
+      params,
       prompts.tokens,
       keys,
       max_new_tokens=self._max_new_tokens,

@@ -28,6 +28,12 @@ class Copy:
     """
     expect(num_letters >= 1, 'num_letters', 'at least 1', num_letters)
     expect(1 <= alphabet_size <= 26, 'alphabet_size', '1 to 26', alphabet_size)
+    expect(
+      alphabet_size**num_letters < 2**31,
+      'num_letters',
+      'fewer than 2^31 words, alphabet_size ** num_letters',
+      num_letters,
+    )
     self.tokenizer = build('tokenizer', tokenizer, TOKENIZERS)
     self._num_letters = num_letters
     self._letters = string.ascii_lowercase[:alphabet_size]
