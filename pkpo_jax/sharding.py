@@ -26,8 +26,10 @@ def make_mesh(settings: MeshSettings) -> Mesh:
   """Returns the mesh with its axes 'data', 'fsdp' and 'tensor'.
 
   Raises:
-    ValueError: if more devices are asked for than there are.
+    ValueError: if more devices are asked for than there are, or there are several processes.
   """
+  # Rewards, completions and evaluations are read on the host, which has to see all of them.
+  expect(jax.process_count() == 1, 'mesh', 'a run in one process', jax.process_count())
   num_devices = jax.device_count()
   data = settings.data
   if data == -1:
