@@ -108,8 +108,7 @@ def sample(
     written = write(written, (token, ~has_ended, log_prob), index)
     return index + 1, token, has_ended | jnp.isin(token, stop), cache, written
 
-  # The last token is drawn and not read.
-  cache = model.empty_cache(num_prompts, num_samples, max(max_new_tokens - 1, 1))
+  cache = model.empty_cache(num_prompts, num_samples, max_new_tokens)
   carry = (jnp.int32(1), token, has_ended, cache, written)
   return lax.while_loop(is_going_on, step, carry)[-1]
 

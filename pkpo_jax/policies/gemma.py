@@ -8,6 +8,7 @@ what it lacks. Keys and values come in two parts: those of the prompt, stored on
 completions, and those of each completion. Sampling and training run the same code.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ _LOCAL, _GLOBAL = gm.nn.AttentionType.LOCAL_SLIDING, gm.nn.AttentionType.GLOBAL
 # The position of padding and of empty cache slots: after every query, so that none attends there.
 NOWHERE = 2**30
 _MASKED = -(2.0**100)  # A logit that no softmax in float32 sees.
+# Exponentials up to this one, their sums and one over these are finite float32 numbers.
+_LARGEST_EXPONENT = 70
 
 _TINY = gm.nn.config.TransformerConfig(
   num_embed=128,
@@ -245,11 +248,13 @@ def _attention(attn, x, positions, memory, cache, index):
   """Returns `[P, N, S, D]` and the layer's KeyValues; `attn` is the library's bound module."""
   num_prompts, num_samples, length, _ = x.shape
   rows = x.reshape(num_prompts * num_samples, length, -1)
+  # Which of query, key and value comes after the rows: before them, as in the library, the product
+  # would be transposed.
   if attn.use_qkv_einsum:
-    query, key, value = attn.qkv_einsum('BTD,SNDH->SBTNH', rows)
+    query, key, value = jnp.moveaxis(attn.qkv_einsum('BTD,SNDH->BTSNH', rows), 2, 0)
   else:
     query = attn.q_einsum('BTD,NDH->BTNH', rows)
-    key, value = attn.kv_einsum('BSD,CKDH->CBSKH', rows)
+    key, value = jnp.moveaxis(attn.kv_einsum('BSD,CKDH->BSCKH', rows), 2, 0)
   row_positions = positions.reshape(rows.shape[:2])
   rotate = lambda y: gm_math.apply_rope(
     y,
@@ -264,46 +269,71 @@ def _attention(attn, x, positions, memory, cache, index):
   if cache is not None:
     own = _write(cache, own, index)
   parts = (own,) if memory is None else (memory, own)
-  # Heads that share keys and values stand together: [P, N, K, G S, H].
+  # The G query heads that share a head of keys stand together, with S: [P, N, K, G S, H].
   query = query.reshape(*x.shape[:3], attn.num_kv_heads, -1, attn.head_dim)
   query = jnp.moveaxis(query, 2, 4)
+  num_shared = query.shape[3]
+  query = query.reshape(*query.shape[:3], -1, attn.head_dim)
+  positions = jnp.tile(positions, (1, 1, num_shared))
   window = attn.sliding_window_size if attn.attn_type == _LOCAL else None
-  attended = _attend(query, positions, parts, window, attn.attn_logits_soft_cap)
+  needs_maximum = cache is None or not 0 < (attn.attn_logits_soft_cap or 0) < _LARGEST_EXPONENT
+  attended = _attend(query, positions, parts, window, attn.attn_logits_soft_cap, needs_maximum)
+  attended = attended.reshape(*query.shape[:3], num_shared, length, -1)
   attended = jnp.moveaxis(attended, 4, 2).reshape(*rows.shape[:2], attn.num_heads, -1)
   return attn.attn_vec_einsum('BTNH,NHD->BTD', attended).reshape(x.shape), own
 
 
-def _attend(query, positions, parts, window, soft_cap):
-  """Returns `[P, N, K, G, S, H]`: one softmax over the keys of all parts.
+def _attend(query, positions, parts, window, soft_cap, needs_maximum):
+  """Returns `[P, N, K, M, H]`: one softmax over the keys of all parts.
 
   Args:
-    query: `[P, N, K, G, S, H]`, scaled; G query heads share each of K key heads.
-    positions: `[P, N, S]` of the queries.
+    query: `[P, N, K, M, H]`, scaled; M queries look at each of K heads of keys.
+    positions: `[P, N, M]` of the queries.
     parts: KeyValues of the prompts, of the completions, or both.
     window: a query sees this many positions up to its own; None for all.
     soft_cap: of the logits.
+    needs_maximum: whether to take the largest logit off before the exponential. Without, a soft cap
+      keeps the exponentials in range, but not their gradient.
   """
-  logits = []
-  for part in parts:
-    axes = 'pkth' if _is_shared(part) else 'pnkth'
+  num_prompts, num_samples, num_heads, num_queries, _ = query.shape
+
+  def to_part(x, part):
+    """Queries of all completions of a prompt look at its keys together: [P, K, N M, ...]."""
+    if not _is_shared(part):
+      return x
+    return jnp.moveaxis(x, 1, 2).reshape(num_prompts, x.shape[2], -1, *x.shape[4:])
+
+  def from_part(x, part):
+    if not _is_shared(part):
+      return x
+    shape = (num_prompts, num_heads, num_samples, num_queries)
+    return jnp.moveaxis(x.reshape(*shape, *x.shape[3:]), 2, 1)
+
+  def logits(part):
     scores = jnp.einsum(
-      f'pnkgsh,{axes}->pnkgst', query, part.keys, preferred_element_type=jnp.float32
+      '...mh,...th->...mt', to_part(query, part), part.keys, preferred_element_type=jnp.float32
     )
-    keys_at = part.positions[:, None] if _is_shared(part) else part.positions
-    distance = positions[..., :, None] - keys_at[..., None, :]
-    is_seen = distance >= 0
-    if window is not None:
-      is_seen &= distance < window
-    is_seen = is_seen[:, :, None, None]
-    logits.append(jnp.where(is_seen, _soft_cap(scores, soft_cap), _MASKED))
-  probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
-  attended, start = 0, 0
-  for part, part_logits in zip(parts, logits, strict=True):
-    stop = start + part_logits.shape[-1]
-    axes = 'pkth' if _is_shared(part) else 'pnkth'
-    attended += jnp.einsum(f'pnkgst,{axes}->pnkgsh', probs[..., start:stop], part.values)
-    start = stop
-  return attended
+    distance = to_part(positions[:, :, None], part)[..., None] - part.positions[..., None, None, :]
+    is_seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    return jnp.where(is_seen, _soft_cap(scores, soft_cap), _MASKED)
+
+  logits = [logits(part) for part in parts]
+  if needs_maximum:
+    largest = [from_part(jnp.max(x, axis=-1), part) for x, part in zip(logits, parts, strict=True)]
+    largest = lax.stop_gradient(functools.reduce(jnp.maximum, largest))
+    logits = [x - to_part(largest, part)[..., None] for x, part in zip(logits, parts, strict=True)]
+  attended, total = 0, 0
+  for x, part in zip(logits, parts, strict=True):
+    weights = jnp.exp(x)
+    total += from_part(jnp.sum(weights, axis=-1), part)
+    values = jnp.einsum(
+      '...mt,...th->...mh',
+      weights.astype(query.dtype),
+      part.values,
+      preferred_element_type=jnp.float32,
+    )
+    attended += from_part(values, part)
+  return (attended / total[..., None]).astype(query.dtype)
 
 
 def _is_shared(part):
