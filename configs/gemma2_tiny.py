@@ -2,6 +2,7 @@
 
   python -m pkpo_jax.main --config=configs/gemma2_tiny.py --workdir=runs/gemma2_tiny
 
+45 s on 2 CPU cores. Expect eval/max@1 (the share of right characters) of about 0.88, from 0.004.
 The variant `:quick` after the file's name only shows that everything runs.
 """
 

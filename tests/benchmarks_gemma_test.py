@@ -120,8 +120,8 @@ def test_gemma2_gpu(in_this_process, tmp_path):
   tables = read(tmp_path / 'gemma2_cpu.csv')
   (machine,), (decode,), (update,) = tables['machine'], tables['decode'], tables['update']
   assert decode['note'] == update['note'] == ''
-  # 1001600 weights of 2 bytes, but 4 for the scales of 17 norms; keys and values of 4 layers, 2 heads of 32, for 2 prompts of 8
-  # tokens and 4 completions of 15.5 tokens in the mean.
+  # 1001600 weights of 2 bytes, but 4 for the scales of 17 norms; keys and values of 4 layers, 2
+  # heads of 32, for 2 prompts of 8 tokens and 4 completions of 15.5 tokens in the mean.
   cache = 4 * (2 * 2 * 2 * 32) * (2 * 8 + 4 * 15.5)
   assert float(decode['step_gb']) == pytest.approx(
     (2 * 1001600 + 2 * 17 * 128 + cache) / 1e9, rel=1e-4
