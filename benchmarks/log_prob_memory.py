@@ -4,16 +4,20 @@ Compares value and gradient of `chunked_log_probs_and_entropy`, which has logits
 each completion at a time, with the plain way, which has them all: [P, N, L, V] float32, several
 times over in the backward pass. Loss: minus the mean of advantage x log-probability, minus a
 little entropy; gradients with respect to hidden states and unembedding. Memory is what XLA plans
-for the compiled program (temporary + outputs). Results go to OUTDIR/log_prob_memory_BACKEND.csv,
-.md. The real width on an accelerator: --width 2304 --tokens 256 512 1024.
+for the compiled program (temporary + outputs). Below it, what XLA plans for a whole training step
+of a tiny Gemma-2 with this vocabulary, both ways; that is compiled, not run. Results go to
+OUTDIR/log_prob_memory_BACKEND.csv, .md. `--quick` shows that it runs. The real width on an
+accelerator: --width 2304 --tokens 256 512 1024.
 """
 
 import argparse
+import functools
 import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +25,19 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Row
-from pkpo_jax.policies.language_model import chunked_log_probs_and_entropy
+from benchmarks.peers import ours, tiny_gemma2
+from configs import default
+from pkpo_jax import sharding
+from pkpo_jax.optimizer import make_optimizer
+from pkpo_jax.policies.language_model import (
+  Gemma2Policy,
+  chunked_log_probs_and_entropy,
+  completion_hidden,
+)
+from pkpo_jax.settings import LossSettings, MeshSettings
+from pkpo_jax.train import compile_step
+from pkpo_jax.train_step import init_state
+from pkpo_jax.types import Rollout
 
 SEED = 0
 TABLES = {
@@ -30,12 +46,20 @@ TABLES = {
     *('plain/chunked_memory', 'logits_mib', 'chunked_s', 'plain_s', 'plain/chunked_time'),
     *('gradient_error', 'note'),
   ),
+  'step': (
+    *('prompts', 'n', 'tokens', 'vocab', 'width', 'chunk', 'state_mib', 'chunked_mib', 'plain_mib'),
+    'plain/chunked_memory',
+  ),
 }
 CAPTIONS = {
   'memory': (
     'Planned memory (temporary + outputs) and median time, in turns, of value and gradient; '
     'logits_mib: one [P, N, L, V] in float32; gradient_error: largest difference between the two '
     'over the largest entry.'
+  ),
+  'step': (
+    'Planned peak of a training step of the tiny Gemma-2 with this vocabulary: temporary memory '
+    'and arguments, of which state_mib are parameters and optimiser state.'
   ),
 }
 
@@ -118,6 +142,59 @@ def memory_rows(
       yield row
 
 
+class PlainPolicy(Gemma2Policy):
+  """Gemma2Policy with the logits of all positions at once."""
+
+  def log_probs_and_entropy(self, params, rollout):
+    hidden = completion_hidden(self.model, params, rollout.prompt_tokens, rollout.completions)
+    logits_fn = lambda hidden: self.model.logits(params, hidden)
+    return plain_log_probs_and_entropy(hidden, rollout.completions, logits_fn)
+
+
+def step_rows(
+  num_prompts: int,
+  num_samples: int,
+  lengths: Sequence[int],
+  vocab_size: int,
+  chunks: Sequence[int],
+  sizes: Mapping[str, Any],
+) -> Iterator[Row]:
+  config = default.get_config()
+  loss = LossSettings(**config.loss)
+  optimizer = make_optimizer(**config.optimizer, num_train_steps=1, updates_per_step=1)
+  mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=1, tensor=1))
+  sizes = {**sizes, 'vocab_size': vocab_size}
+  key = jax.random.key(SEED)
+
+  def peak_mib(length, make, chunk):
+    """Returns the peak, and what of it is the state."""
+    policy = ours.policy({'sizes': sizes, 'new_tokens': length}, make, log_prob_chunk=chunk)
+    _, train_step = compile_step(policy, optimizer, loss, mesh)
+    state = jax.eval_shape(functools.partial(init_state, policy, optimizer), key)
+    shape = (num_prompts, num_samples, length)
+    rollout = Rollout(
+      prompt_tokens=jax.ShapeDtypeStruct((num_prompts, 16), jnp.int32),
+      completions=jax.ShapeDtypeStruct(shape, jnp.int32),
+      completion_mask=jax.ShapeDtypeStruct(shape, jnp.bool),
+      sampling_log_probs=jax.ShapeDtypeStruct(shape, jnp.float32),
+    )
+    advantages = jax.ShapeDtypeStruct(shape[:2], jnp.float32)
+    memory = train_step.lower(*state, rollout, advantages, key).compile().memory_analysis()
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20, size / 2**20
+
+  for length in lengths:
+    plain_mib, state_mib = peak_mib(length, PlainPolicy, None)
+    for chunk in (chunk for chunk in chunks if chunk <= length):
+      chunked_mib, _ = peak_mib(length, Gemma2Policy, chunk)
+      yield {
+        **{'prompts': num_prompts, 'n': num_samples, 'tokens': length, 'vocab': vocab_size},
+        **{'width': sizes['width'], 'chunk': chunk, 'state_mib': state_mib},
+        **{'chunked_mib': chunked_mib, 'plain_mib': plain_mib},
+        'plain/chunked_memory': plain_mib / chunked_mib,
+      }
+
+
 def largest_error(ours, others) -> float:
   errors = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)), ours, others)
   return float(max(map(float, jax.tree.leaves(errors))))
@@ -138,6 +215,7 @@ def main(arguments: Sequence[str] | None = None):
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
+  parser.add_argument('--quick', action='store_true', help='tiny sizes: shows that it runs')
   parser.add_argument('--num_prompts', type=int, default=2)
   parser.add_argument('--num_samples', type=int, default=4)
   parser.add_argument('--tokens', type=int, nargs='+', default=[32, 64], help='of a completion')
@@ -149,6 +227,10 @@ def main(arguments: Sequence[str] | None = None):
   parser.add_argument('--max_plain_mib', type=float, default=8192, help='else plain is not run')
   parser.add_argument('--outdir', type=pathlib.Path, default=common.FOLDER / 'results')
   options = parser.parse_args(arguments)
+  sizes = tiny_gemma2.SIZES
+  if options.quick:
+    sizes, options.vocab_size, options.width = tiny_gemma2.SMALLEST, 1000, 8
+    options.tokens, options.repeats = [8], 1
   header = common.describe(
     'benchmarks.log_prob_memory',
     arguments,
@@ -171,10 +253,14 @@ def main(arguments: Sequence[str] | None = None):
     )
   )
   common.print_table(TABLES['memory'], rows)
+  print(f'\n{CAPTIONS["step"]}')
+  groups = (options.num_prompts, options.num_samples)
+  steps = list(step_rows(*groups, options.tokens, options.vocab_size, options.chunks, sizes))
+  common.print_table(TABLES['step'], steps)
   backend = jax.default_backend()
   path = options.outdir / f'log_prob_memory_{backend}'
   title = f'Memory of log-probabilities on {backend}'
-  common.write(title, {'memory': rows}, TABLES, CAPTIONS, header, path)
+  common.write(title, {'memory': rows, 'step': steps}, TABLES, CAPTIONS, header, path)
   print(f'\nWrote {path}.csv and .md after {time.perf_counter() - start:.0f} s.')
 
 

@@ -64,7 +64,9 @@ def make_run(config: Config) -> Run:
   changes = {name: value for name, value in settings.eval.policy.items() if value is not None}
   fields = sorted(policy.eval_fields)
   expect(changes.keys() <= policy.eval_fields, 'eval.policy', f'some of {fields}', changes)
-  eval_policy = build('eval.policy', {**settings.policy, **changes}, POLICIES, task=task)
+  eval_policy = policy
+  if changes:
+    eval_policy = build('eval.policy', {**settings.policy, **changes}, POLICIES, task=task)
   loss = settings.loss
   optimizer = call(
     'optimizer',

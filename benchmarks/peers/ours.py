@@ -16,7 +16,7 @@ from pkpo_jax.types import Prompts
 ABOUT = {'versions': f'pkpo_jax {pkpo_jax.__version__}, jax {jax.__version__}'}
 
 
-def policy(workload, make=Gemma2Policy, temperature=1.0):
+def policy(workload, make=Gemma2Policy, temperature=1.0, log_prob_chunk=None):
   """Returns the tiny Gemma-2, a policy, in float32 and without recomputation."""
   sizes = workload['sizes']
   gemma.PRESETS['benchmark'] = gemma_library.config(sizes)
@@ -32,7 +32,7 @@ def policy(workload, make=Gemma2Policy, temperature=1.0):
     temperature=temperature,
     top_k=None,
     top_p=None,
-    log_prob_chunk=workload['new_tokens'],
+    log_prob_chunk=log_prob_chunk or workload['new_tokens'],
   )
 
 

@@ -309,7 +309,7 @@ def _attend(query, positions, parts, window, soft_cap, needs_maximum):
     shape = (num_prompts, num_heads, num_samples, num_queries)
     return jnp.moveaxis(x.reshape(*shape, *x.shape[3:]), 2, 1)
 
-  def logits(part):
+  def score(part):
     scores = jnp.einsum(
       '...mh,...th->...mt', to_part(query, part), part.keys, preferred_element_type=jnp.float32
     )
@@ -317,7 +317,7 @@ def _attend(query, positions, parts, window, soft_cap, needs_maximum):
     is_seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
     return jnp.where(is_seen, _soft_cap(scores, soft_cap), _MASKED)
 
-  logits = [logits(part) for part in parts]
+  logits = [score(part) for part in parts]
   if needs_maximum:
     largest = [from_part(jnp.max(x, axis=-1), part) for x, part in zip(logits, parts, strict=True)]
     largest = lax.stop_gradient(functools.reduce(jnp.maximum, largest))
