@@ -61,11 +61,6 @@ def num_prompt_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in PROMPT_AXES)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of arrays that every device holds whole."""
-  return NamedSharding(mesh, PartitionSpec())
-
-
 def tree_shardings(tree: Any, mesh: Mesh, rules: PartitionRules) -> Any:
   """Returns the sharding of each array of parameters, optimiser state or both.
 
