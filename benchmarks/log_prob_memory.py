@@ -34,8 +34,8 @@ from pkpo_jax.policies.language_model import (
   chunked_log_probs_and_entropy,
   completion_hidden,
 )
+from pkpo_jax.run import compile_step
 from pkpo_jax.settings import LossSettings, MeshSettings
-from pkpo_jax.train import compile_step
 from pkpo_jax.train_step import init_state
 from pkpo_jax.types import Rollout
 

@@ -50,7 +50,8 @@ from experiments.toy import train_seeds
 from pkpo_jax.estimators import bootstrap_interval
 from pkpo_jax.evaluate import make_evaluate
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.train import make_run, train
+from pkpo_jax.run import make_run
+from pkpo_jax.train import train
 
 set_matplotlib_formats('png')  # experiments.style draws without a display: show figures as PNG
 

@@ -15,12 +15,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = ConfigDict()
   config.seed = 0  # Of everything random in the run.
   config.num_train_steps = 1000  # Rollouts; each is learnt from in one update or more.
+  # Workdir of a run whose newest parameters to begin with; None begins as config.policy says.
+  config.warm_start = config_dict.placeholder(str)
   config.task = hidden_answer()  # One of the tasks below.
   config.policy = softmax_bandit()  # One of the policies below.
 
   config.rollout = ConfigDict()
   config.rollout.num_prompts = 64  # P, prompts of one step.
   config.rollout.num_samples = 16  # N, samples of each prompt; the papers' n.
+  # 'policy', or 'demonstrations' of the task: supervised learning, each with an advantage of 1.
+  config.rollout.source = 'policy'
 
   config.advantage = ConfigDict()
   config.advantage.name = 'pkpo_loo_minus_one'  # A key of pkpo_jax.ADVANTAGES.
@@ -74,6 +78,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
   config.log = ConfigDict()
   config.log.every = 10  # Steps between lines of training metrics.
+  config.log.rolling_steps = 50  # Steps whose mean is pass@k_rolling (max@k_rolling).
   config.log.tensorboard = True  # Also write TensorBoard event files.
   return config
 
@@ -116,6 +121,22 @@ def copy() -> ConfigDict:
   task.tokenizer = characters()  # One of the tokenizers below.
   task.num_letters = 3  # Letters of a word.
   task.alphabet_size = 4  # Letters that words are made of.
+  return task
+
+
+def maze() -> ConfigDict:
+  """A way through a maze, for the policy `gemma2`; rewards 0/1, by a verifier."""
+  task = ConfigDict()
+  task.name = 'maze'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.seed = 0  # Of the mazes; not that of the run.
+  task.num_train = 2000  # Mazes to train on.
+  task.num_held_out = 256  # Mazes to evaluate on.
+  task.size = 5  # Rows, and columns.
+  task.wall_share = 0.3  # Chance that a cell is a wall.
+  task.min_moves = 3  # Least length of the shortest way.
+  task.max_moves = 8  # Greatest length of the shortest way.
+  task.demonstration_noise = 0.3  # Chance of a random move in place of each right one.
   return task
 
 

@@ -50,6 +50,14 @@ class Checkpoints:
     self.close()
 
 
+def restore_params(workdir: str, like: Any) -> Any:
+  """Returns the newest parameters in `workdir`, in the shapes and shardings of `like`."""
+  path = pathlib.Path(workdir).absolute() / 'checkpoints'
+  with ocp.CheckpointManager(path) as manager:
+    whole = manager.restore(manager.latest_step())
+  return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), whole['params'], like)
+
+
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Writes workdir/config.json, or checks that the run that is there had the same config.
 

@@ -1,18 +1,23 @@
 """Measures a policy: pass@k (max@k) on fresh samples, and exactly where the task can."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Float
 
+from pkpo_jax.data import held_out_prompts
 from pkpo_jax.estimators import pass_at_k_curve, standard_error
 from pkpo_jax.policies import Policy
 from pkpo_jax.settings import EvalSettings
-from pkpo_jax.tasks import Task
+from pkpo_jax.tasks import FiniteTask, Rewarder, Task
+from pkpo_jax.tasks.verifiers import KINDS, Verdict
 from pkpo_jax.train_step import objective_name
+from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
@@ -28,8 +33,30 @@ class Evaluation(NamedTuple):
   exact: Float[jax.Array, 'K'] | None
 
 
+def grade(
+  task: Rewarder, prompts: Prompts, rollout: Rollout, key: Key
+) -> tuple[Any, list[list[Verdict]] | None]:
+  """Returns the rewards `[P, N]` and, from a task with a verifier, the verdicts `[P][N]`."""
+  if not hasattr(task, 'verdicts'):
+    return task.rewards(prompts, rollout, key), None
+  verdicts = task.verdicts(prompts, rollout)
+  rewards = [[verdict.reward for verdict in group] for group in verdicts]
+  return np.asarray(rewards, np.float32), verdicts
+
+
+def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:
+  """Returns verdict_right, verdict_malformed, ...: the share of the completions of each kind."""
+  if verdicts is None:
+    return {}
+  counts = Counter(verdict.kind for group in verdicts for verdict in group)
+  return {f'verdict_{kind}': counts[kind] / counts.total() for kind in KINDS}
+
+
 def make_evaluate(
-  policy: Policy, task: Task, settings: EvalSettings, over_prompts: NamedSharding | None = None
+  policy: Policy,
+  task: Task | FiniteTask,
+  settings: EvalSettings,
+  over_prompts: NamedSharding | None = None,
 ) -> Callable[[Any, int, Key], Evaluation]:
   """Returns fn(params, step, key) -> Evaluation, from config.eval's prompts and samples.
 
@@ -41,7 +68,7 @@ def make_evaluate(
 
   def evaluate(params, step, key):
     prompt_key, sample_key, reward_key = jax.random.split(key, 3)
-    prompts = task.prompts(step, settings.num_prompts, prompt_key)
+    prompts = held_out_prompts(task, step, settings.num_prompts, prompt_key)
     prompts = jax.device_put(prompts, over_prompts)
     rollout = sample(params, prompts, settings.num_samples, sample_key)
     rewards = task.rewards(prompts, rollout, reward_key)
@@ -50,7 +77,7 @@ def make_evaluate(
   return evaluate
 
 
-def make_exact(policy: Policy, task: Task, settings: EvalSettings) -> Callable | None:
+def make_exact(policy: Policy, task: Rewarder, settings: EvalSettings) -> Callable | None:
   """Returns fn(params) -> exact objective `[K]` for config.eval.ks, or None."""
   if not hasattr(task, 'exact_max_at_k'):
     return None

@@ -4,9 +4,11 @@ import json
 import math
 import pathlib
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import tensorboardX
 import tqdm
 
@@ -68,6 +70,27 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:
   """Returns the lines of workdir/metrics.jsonl, in order."""
   lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
   return [json.loads(line) for line in lines]
+
+
+class Laps:
+  """Times the parts of a step, each until its result is there; does nothing if not enabled."""
+
+  def __init__(self, enabled: bool, before: Any):
+    """Starts once `before`, any arrays, is there."""
+    self.metrics: dict[str, float] = {}
+    self._enabled = enabled
+    self._last = self._now(before)
+
+  def end(self, name: str, result: Any) -> None:
+    """Ends the part whose `result`, any arrays, is waited for: metrics[time/name_s]."""
+    if self._enabled:
+      now = self._now(result)
+      self.metrics[f'time/{name}_s'], self._last = now - self._last, now
+
+  def _now(self, result: Any) -> float:
+    if self._enabled:
+      jax.block_until_ready(result)
+    return time.perf_counter()
 
 
 def progress(first_step: int, num_steps: int, name: str) -> tqdm.tqdm:

@@ -110,8 +110,11 @@ class RolloutSettings:
 
   num_prompts: int
   num_samples: int
+  source: str
 
   def __post_init__(self):
+    sources = ('policy', 'demonstrations')
+    expect(self.source in sources, 'source', f'one of {sources}', self.source)
     expect(self.num_prompts >= 1, 'num_prompts', 'at least 1', self.num_prompts)
     expect(self.num_samples >= 1, 'num_samples', 'at least 1', self.num_samples)
 
@@ -220,10 +223,12 @@ class LogSettings:
   """When metrics are written."""
 
   every: int
+  rolling_steps: int
   tensorboard: bool
 
   def __post_init__(self):
     expect(self.every >= 1, 'every', 'at least 1', self.every)
+    expect(self.rolling_steps >= 1, 'rolling_steps', 'at least 1', self.rolling_steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -232,6 +237,7 @@ class Settings:
 
   seed: int
   num_train_steps: int
+  warm_start: str | None
   task: dict
   policy: dict
   rollout: RolloutSettings

@@ -1,88 +1,29 @@
 """The host loop: prompts, rollout, rewards, advantages, update, metrics."""
 
-import functools
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir
-from pkpo_jax.evaluate import evaluation_metrics, exact_metrics, make_evaluate, make_exact
-from pkpo_jax.metrics import MetricWriter, progress
-from pkpo_jax.optimizer import make_optimizer
-from pkpo_jax.policies import POLICIES, Policy
-from pkpo_jax.schedules import SCHEDULES, Schedule
-from pkpo_jax.settings import Config, LossSettings, Settings, as_dict, build, call, expect
-from pkpo_jax.tasks import TASKS, Task
-from pkpo_jax.train_step import (
-  AdvantageFn,
-  check_rewards,
-  init_state,
-  make_advantage_fn,
-  make_forward,
-  make_train_step,
-  reward_metrics,
+from pkpo_jax.data import make_draw_prompts
+from pkpo_jax.evaluate import (
+  evaluation_metrics,
+  exact_metrics,
+  grade,
+  make_evaluate,
+  make_exact,
+  verdict_metrics,
 )
+from pkpo_jax.metrics import Laps, MetricWriter, progress
+from pkpo_jax.run import compile_step, make_run
+from pkpo_jax.settings import Config, Settings, as_dict, expect
+from pkpo_jax.tally import empty_tally
+from pkpo_jax.train_step import check_rewards, make_forward, objective_name, reward_metrics
 from pkpo_jax.types import TrainState
-
-
-class Run(NamedTuple):
-  """The parts that a config names, all checked."""
-
-  settings: Settings
-  task: Task
-  policy: Policy
-  eval_policy: Policy
-  optimizer: optax.GradientTransformation
-  k_schedule: Schedule
-  advantage_fn: AdvantageFn
-
-
-def make_run(config: Config) -> Run:
-  """Returns the parts of the run that `config` describes.
-
-  Raises:
-    ValueError: if a field or name is unknown, or a value out of range.
-    TypeError: if a field has the wrong type.
-  """
-  settings = Settings.from_config(config)
-  task = build('task', settings.task, TASKS)
-  policy = build('policy', settings.policy, POLICIES, task=task)
-  expect(
-    policy.samples_exactly,
-    'policy',
-    'one that samples from the very distribution whose log-probabilities are trained, else the '
-    'gradient is biased (no top_k, top_p or greedy decoding; eval.policy may have them)',
-    settings.policy,
-  )
-  changes = {name: value for name, value in settings.eval.policy.items() if value is not None}
-  fields = sorted(policy.eval_fields)
-  expect(changes.keys() <= policy.eval_fields, 'eval.policy', f'some of {fields}', changes)
-  eval_policy = policy
-  if changes:
-    eval_policy = build('eval.policy', {**settings.policy, **changes}, POLICIES, task=task)
-  loss = settings.loss
-  optimizer = call(
-    'optimizer',
-    make_optimizer,
-    settings.optimizer,
-    num_train_steps=settings.num_train_steps,
-    updates_per_step=loss.num_epochs * loss.num_minibatches,
-  )
-  k_schedule = build(
-    'advantage.schedule', settings.advantage.schedule, SCHEDULES, k=settings.advantage.k
-  )
-  ks = np.asarray(jax.vmap(k_schedule)(jnp.arange(settings.num_train_steps)))
-  ks = np.append(ks, settings.advantage.k)
-  forward = make_forward(policy, loss)
-  advantage_fn = make_advantage_fn(settings.advantage, forward, ks, settings.rollout.num_samples)
-  return Run(settings, task, policy, eval_policy, optimizer, k_schedule, advantage_fn)
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
@@ -99,8 +40,9 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   mesh = sharding.make_mesh(settings.mesh)
   _check_num_prompts(settings, mesh)
   over_prompts = sharding.over_prompts(mesh)
-  init_key, train_key, eval_key = jax.random.split(jax.random.key(settings.seed), 3)
-  init, train_step = compile_step(policy, run.optimizer, settings.loss, mesh)
+  init_key, train_key, eval_key, data_key = jax.random.split(jax.random.key(settings.seed), 4)
+  init, train_step = compile_step(policy, run.optimizer, settings.loss, mesh, settings.warm_start)
+  draw_prompts = make_draw_prompts(task, settings.rollout.num_prompts, data_key)
   workdir = pathlib.Path(workdir)
   claim_workdir(workdir, as_dict(config))
 
@@ -115,10 +57,17 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     found = evaluate(frozen | state.params, step, jax.random.fold_in(eval_key, step))
     writer.write(step, evaluation_metrics(found, settings.eval, task.is_binary))
 
+  def position(step):
+    return {'data': step * settings.rollout.num_prompts, 'k': int(run.k_schedule(step))}
+
   with Checkpoints(workdir, settings.checkpoint) as checkpoints:
     state, frozen = init(init_key)
     # A copy, as the state's own arrays are given away in the first update.
     ref_params = jax.tree.map(jnp.copy, state.params) if settings.loss.kl_coef else None
+    ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
+    objectives = [objective_name(k, task.is_binary) for k in ks]
+    num_problems = task.num_problems if task.is_binary and hasattr(task, 'num_problems') else 0
+    tally = empty_tally(num_problems, settings.log.rolling_steps, len(ks))
     state = checkpoints.restore(state)
     first_step = int(state.step)
     if first_step:
@@ -127,61 +76,48 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
       for step in progress(first_step, settings.num_train_steps, workdir.name):
         if step % settings.eval.every == 0:
           write_evaluation(step)
+        is_logged = step % settings.log.every == 0
+        laps = Laps(is_logged, state)
         keys = jax.random.split(jax.random.fold_in(train_key, step), 5)
         params = frozen | state.params
-        prompts = task.prompts(step, settings.rollout.num_prompts, keys[0])
-        prompts = jax.device_put(prompts, over_prompts)
-        rollout = sample(params, prompts, settings.rollout.num_samples, keys[1])
-        rewards = jax.device_put(task.rewards(prompts, rollout, keys[2]), over_prompts)
+        prompts = draw_prompts(step, keys[0])
+        if settings.rollout.source == 'policy':
+          prompts = jax.device_put(prompts, over_prompts)
+          rollout = sample(params, prompts, settings.rollout.num_samples, keys[1])
+        else:
+          rollout = task.demonstrations(
+            prompts, settings.rollout.num_samples, policy.max_new_tokens, keys[1]
+          )
+          prompts, rollout = jax.device_put((prompts, rollout), over_prompts)
+        laps.end('rollout', rollout)
+        rewards, verdicts = grade(task, prompts, rollout, keys[2])
+        rewards = jax.device_put(rewards, over_prompts)
         check_rewards(rewards, prompts.ids, step)
+        laps.end('rewards', rewards)
         k = run.k_schedule(step)
-        advantages = advantage_step(params, rollout, rewards, k, keys[3])
+        if settings.rollout.source == 'policy':
+          advantages = advantage_step(params, rollout, rewards, k, keys[3])
+        else:
+          advantages = jnp.ones_like(rewards)
         if ref_params is not None:
           rollout = rollout.replace(ref_log_probs=forward(frozen | ref_params, rollout)[0])
-        is_logged = step % settings.log.every == 0
         exact = exact_fn(params) if is_logged and exact_fn else None
         state, metrics = train_step(state, frozen, rollout, advantages, keys[4])
+        laps.end('update', state)
+        groups = group_metrics(rewards, k, settings.eval.ks, task.is_binary)
+        values = [float(groups[name]) for name in objectives]
+        tally = tally.add(step, np.asarray(prompts.ids), np.asarray(rewards), values)
         if is_logged:
-          metrics |= group_metrics(rewards, k, settings.eval.ks, task.is_binary)
+          metrics |= groups | tally.metrics(objectives) | verdict_metrics(verdicts)
           metrics |= exact_metrics(exact, settings.eval, task.is_binary)
-          writer.write(step, {f'train/{name}': value for name, value in metrics.items()})
+          metrics = {f'train/{name}': value for name, value in metrics.items()}
+          writer.write(step, metrics | laps.metrics)
         is_last = step + 1 == settings.num_train_steps
         if (step + 1) % settings.checkpoint.every == 0 or is_last:
           writer.flush()
           checkpoints.save(state)
       write_evaluation(settings.num_train_steps)
   return state
-
-
-def compile_step(
-  policy: Policy, optimizer: optax.GradientTransformation, settings: LossSettings, mesh: Mesh
-) -> tuple[Callable, Callable]:
-  """Returns how a run begins and goes on, with its state split over the mesh from the start.
-
-  Returns:
-    fn(key) -> (state, frozen), with released weights if the policy has some, and the jitted
-    fn(state, frozen, rollout, advantages, key) -> (state, metrics), which gives the state away.
-  """
-  over_prompts, rules = sharding.over_prompts(mesh), policy.partition_rules
-  key = jax.random.key(0)  # For shapes only.
-  init = functools.partial(init_state, policy, optimizer)
-  shardings = sharding.tree_shardings(jax.eval_shape(init, key), mesh, rules)
-  sharded_init = jax.jit(init, out_shardings=shardings, donate_argnums=1)
-
-  def init_or_load(key):
-    if not hasattr(policy, 'pretrained'):
-      return sharded_init(key)
-    shapes = jax.eval_shape(policy.init, key)
-    like = sharding.with_shardings(shapes, sharding.tree_shardings(shapes, mesh, rules))
-    return sharded_init(key, policy.pretrained(like))
-
-  train_step = jax.jit(
-    make_train_step(policy, optimizer, settings, over_prompts),
-    in_shardings=(*shardings, over_prompts, over_prompts, None),
-    out_shardings=(shardings[0], None),
-    donate_argnums=0,
-  )
-  return init_or_load, train_step
 
 
 def _check_num_prompts(settings: Settings, mesh: Mesh) -> None:

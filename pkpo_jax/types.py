@@ -1,4 +1,4 @@
-"""What flows through the training loop: Prompts, Rollout, TrainState."""
+"""What flows through the training loop: Prompts, Rollout, TrainState, and what is saved of it."""
 
 from typing import Any
 
@@ -62,3 +62,21 @@ class TrainState:
     updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
     params = optax.apply_updates(self.params, updates)
     return self.replace(params=params, opt_state=opt_state)
+
+
+@flax.struct.dataclass
+class Snapshot:
+  """All that a run needs to go on as if it had never stopped.
+
+  Attributes:
+    state: the training state.
+    key: PRNG key of the run, from which every step's keys come.
+    tally: host arrays, what the run has seen so far; see `pkpo_jax.tally`.
+    position: where the run is, as the config has it at this step: 'data', prompts drawn so far,
+      and 'k' of the next step.
+  """
+
+  state: TrainState
+  key: Leaf
+  tally: Any
+  position: dict[str, int]

@@ -17,8 +17,9 @@ LAYERS = [
   {'types', 'weights', 'groups'},
   {'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'optimizer', 'policies', 'progress', 'sampling', 'sharding', 'tasks'}
-  | {'checkpoints', 'pretrained', 'tokenizers'},
+  | {'checkpoints', 'pretrained', 'tally', 'tokenizers'},
   {'train_step'},
+  {'run'},
   {'evaluate'},
   {'train'},
   {'main'},

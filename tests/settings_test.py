@@ -7,8 +7,9 @@ import pytest
 
 from configs import bandit, default, gaussian
 from pkpo_jax.checkpoints import flatten
+from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings
-from pkpo_jax.train import make_run, train
+from pkpo_jax.train import train
 
 
 def _with(overrides, config=None):

@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec
 from configs import default
 from pkpo_jax import sharding
 from pkpo_jax.optimizer import make_optimizer
+from pkpo_jax.run import compile_step
 from pkpo_jax.settings import LossSettings, MeshSettings
-from pkpo_jax.train import compile_step
 from pkpo_jax.train_step import split_prompts
 from tests.sequence_policy import make_policy, make_rollout
 

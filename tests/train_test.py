@@ -16,9 +16,10 @@ from pkpo_jax import ADVANTAGES
 from pkpo_jax.checkpoints import Checkpoints
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
+from pkpo_jax.run import make_run
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.tasks import TASKS, HiddenAnswer
-from pkpo_jax.train import make_run, train
+from pkpo_jax.train import train
 from tests.sequence_policy import BagPolicy, CountTask, config_of
 
 

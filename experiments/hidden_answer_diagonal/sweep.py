@@ -12,7 +12,7 @@ from configs import bandit
 from experiments.results import write_rows
 from experiments.toy import train_seeds
 from pkpo_jax.checkpoints import flatten
-from pkpo_jax.train import make_run
+from pkpo_jax.run import make_run
 
 NUM_SEEDS = 20
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'diagonal.csv'

@@ -83,7 +83,7 @@ class Gemma2Policy:
     # Greedy decoding and truncated sampling draw from another distribution than the model's.
     self.samples_exactly = temperature > 0 and top_k is None and top_p is None
     self._weights = weights
-    self._max_new_tokens = max_new_tokens
+    self.max_new_tokens = max_new_tokens
     self._stop_ids = task.tokenizer.stop_ids
     self._temperature = temperature
     self._top_k = top_k
@@ -119,7 +119,7 @@ class Gemma2Policy:
       params,
       prompts.tokens,
       keys,
-      max_new_tokens=self._max_new_tokens,
+      max_new_tokens=self.max_new_tokens,
       stop_ids=self._stop_ids,
       temperature=self._temperature,
       top_k=self._top_k,

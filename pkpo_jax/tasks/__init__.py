@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Float
 
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
+from pkpo_jax.tasks.maze import MazeTask
 from pkpo_jax.tasks.parabola import Parabola
 from pkpo_jax.tasks.safe_risky import SafeRisky
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-@runtime_checkable
-class Task(Protocol):
-  """A distribution over prompts with a reward for completions.
+class Rewarder(Protocol):
+  """What all tasks have in common.
 
   Attributes:
     is_binary: whether rewards are 0 or 1, so that max@k is pass@k.
@@ -24,11 +25,32 @@ class Task(Protocol):
 
   is_binary: bool
 
+  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
+    """Returns the reward of each completion; may run on the host."""
+
+
+@runtime_checkable
+class Task(Rewarder, Protocol):
+  """A distribution over prompts with a reward for completions."""
+
   def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
     """Returns the prompts of a step; the same for the same step and key."""
 
-  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
-    """Returns the reward of each completion; may run on the host."""
+
+@runtime_checkable
+class FiniteTask(Rewarder, Protocol):
+  """A finite set of problems, some of them held out; see `tasks.text.TextProblems`.
+
+  Attributes:
+    num_problems: problems to train on, with ids 0 to num_problems - 1.
+    num_held_out: problems to evaluate on, with the ids that follow.
+  """
+
+  num_problems: int
+  num_held_out: int
+
+  def prompts_of(self, ids: np.ndarray) -> Prompts:
+    """Returns the problems with these ids, `[P]`."""
 
 
 @runtime_checkable
@@ -45,6 +67,7 @@ class ExactTask(Task, Protocol):
 TASKS = {
   'copy': Copy,
   'hidden_answer': HiddenAnswer,
+  'maze': MazeTask,
   'parabola': Parabola,
   'safe_risky': SafeRisky,
 }

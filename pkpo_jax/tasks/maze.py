@@ -1,0 +1,101 @@
+"""Mazes of characters, the synthetic task of Pass@k Training (arXiv 2508.10751)."""
+
+from collections import deque
+
+import numpy as np
+
+from pkpo_jax.settings import expect
+from pkpo_jax.tasks.text import TextProblems, distinct_problems
+from pkpo_jax.tasks.verifiers import Verdict
+from pkpo_jax.tasks.verifiers.maze import END, FREE, MOVES, START, WALL, verify_maze
+
+Maze = tuple[str, ...]
+
+
+class MazeTask(TextProblems):
+  """Find a way from S to E: the prompt is the maze, row by row, the answer a string over UDLR."""
+
+  def __init__(
+    self,
+    tokenizer: dict,
+    seed: int,
+    num_train: int,
+    num_held_out: int,
+    size: int,
+    wall_share: float,
+    min_moves: int,
+    max_moves: int,
+    demonstration_noise: float,
+  ):
+    """Draws distinct mazes.
+
+    Args:
+      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      seed: of the mazes; the same seed gives the same held-out mazes for every num_train.
+      num_train: mazes to train on.
+      num_held_out: mazes to evaluate on.
+      size: rows, and columns, of a maze.
+      wall_share: chance that a cell is a wall.
+      min_moves: least length of the shortest way.
+      max_moves: greatest length of the shortest way.
+      demonstration_noise: chance that a demonstration has a random move in place of a right one.
+    """
+    expect(2 <= size <= 64, 'size', '2 to 64', size)
+    expect(0 <= wall_share < 1, 'wall_share', 'a number in [0, 1)', wall_share)
+    expect(1 <= min_moves <= max_moves, 'min_moves', f'1 to max_moves = {max_moves}', min_moves)
+    expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
+    draw = lambda rng: draw_maze(rng, size, wall_share, min_moves, max_moves)
+    problems = distinct_problems(draw, seed, num_train, num_held_out)
+    self._noise = demonstration_noise
+    super().__init__(tokenizer, problems, num_held_out)
+
+  def prompt_text(self, problem: Maze) -> str:
+    """Returns the maze and a sign that the answer follows."""
+    return '\n'.join(problem) + '\n='
+
+  def verify(self, problem: Maze, completion: str) -> Verdict:
+    """Returns the verdict of `verify_maze`."""
+    return verify_maze(problem, completion)
+
+  def demonstrate(self, problem: Maze, rng: np.random.Generator) -> str:
+    """Returns a shortest way, some of whose moves are replaced by random ones."""
+    way = shortest_way(problem, rng)
+    noise = rng.choice(list(MOVES), len(way))
+    return ''.join(np.where(rng.random(len(way)) < self._noise, noise, list(way)))
+
+
+def draw_maze(
+  rng: np.random.Generator, size: int, wall_share: float, min_moves: int, max_moves: int
+) -> Maze | None:
+  """Returns a random maze, None if its shortest way is not of min_moves to max_moves moves."""
+  cells = np.where(rng.random((size, size)) < wall_share, WALL, FREE)
+  start, end = rng.choice(size * size, 2, replace=False)
+  cells.flat[start], cells.flat[end] = START, END
+  maze = tuple(''.join(row) for row in cells)
+  way = shortest_way(maze, rng)
+  return maze if way is not None and min_moves <= len(way) <= max_moves else None
+
+
+def shortest_way(maze: Maze, rng: np.random.Generator) -> str | None:
+  """Returns one of the shortest ways from S to E, None if there is no way."""
+  size = len(maze)
+  cells = ''.join(maze)
+  start, end = cells.index(START), cells.index(END)
+  came_by, queue = {start: ''}, deque([start])
+  moves = [list(MOVES)[i] for i in rng.permutation(len(MOVES))]
+  while queue and end not in came_by:
+    cell = queue.popleft()
+    row, column = divmod(cell, size)
+    for move in moves:
+      r, c = row + MOVES[move][0], column + MOVES[move][1]
+      if 0 <= r < size and 0 <= c < size and maze[r][c] != WALL and r * size + c not in came_by:
+        came_by[r * size + c] = move
+        queue.append(r * size + c)
+  if end not in came_by:
+    return None
+  way, cell = '', end
+  while cell != start:
+    move = came_by[cell]
+    way = move + way
+    cell -= MOVES[move][0] * size + MOVES[move][1]
+  return way
