@@ -16,6 +16,7 @@ from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
+@runtime_checkable
 class Rewarder(Protocol):
   """What all tasks have in common.
 
