@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 LAYERS = [
   {'typing', 'settings'},
   {'types', 'weights', 'groups'},
-  {'estimators', 'advantages', 'schedules', 'losses'},
+  {'answers', 'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'optimizer', 'policies', 'progress', 'sampling', 'sharding', 'tasks'}
   | {'checkpoints', 'pretrained', 'tally', 'tokenizers'},
   {'train_step'},

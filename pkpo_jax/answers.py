@@ -1,0 +1,120 @@
+"""What the answers of a problem's samples say beyond pass@k: majority votes and diversity."""
+
+import functools
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage, special
+
+from pkpo_jax.settings import expect
+
+# One more, and C(N, N/2) is beyond float64.
+_MAX_SAMPLES = 1024
+
+
+def maj_at_k(
+  answers: Sequence[Sequence[Hashable | None]],
+  is_right: Bool[np.ndarray, 'P N'],
+  ks: Sequence[int],
+) -> Float[np.ndarray, 'P K']:
+  """Returns maj@k, the chance that the majority vote of k samples is right, for each problem.
+
+  Exactly: the mean over all k-subsets of the N samples. Answers that are equal are one choice,
+  None does not vote. Choices with equally many votes share the vote; without any vote it is 0.
+
+  Let n_a of the samples have answer a. A choice that gets t votes wins if none gets more, and has
+  the share 1/(j+1) = integral of u^j over u in [0, 1] where j others get t votes too. With B the
+  answers that can get t votes (n_a >= t),
+    maj@k = 1/C(N, k) sum_t integral [z^k] (1+z)^(N - sum_B n_b)
+              sum_{a in B, right} C(n_a, t) z^t prod_{b in B, b != a} (q_b(z) + u C(n_b, t) z^t),
+    q_b(z) = sum_{j<t} C(n_b, j) z^j,
+  in which nothing is ever subtracted, so that float64 keeps all but the last digits. Gauss-Legendre
+  makes the integral exact, too. O(N^3) for a problem, mostly far less.
+
+  Args:
+    answers: `[P][N]` the answers; equal ones are equally right. None is no answer.
+    is_right: `[P, N]` True where a sample is right.
+    ks: the values of k, each in [1, N].
+
+  Raises:
+    ValueError: if a k is outside [1, N], or N is larger than 1024.
+
+  >>> print(maj_at_k([['a', 'b', 'a', None]], np.array([[True, False, True, False]]), [1, 2, 4]))
+  [[0.5        0.75       1.        ]]
+  """
+  num_samples = is_right.shape[-1]
+  expect(num_samples <= _MAX_SAMPLES, 'answers', f'at most {_MAX_SAMPLES} samples', num_samples)
+  for k in ks:
+    expect(1 <= k <= num_samples, 'ks', f'1 <= k <= N = {num_samples}', k)
+  found = np.zeros((len(is_right), len(ks)))
+  for p, (group, right) in enumerate(zip(answers, is_right, strict=True)):
+    counts = Counter(answer for answer in group if answer is not None)
+    right_answers = {answer for answer, one in zip(group, right, strict=True) if one}
+    choices = [(count, answer in right_answers) for answer, count in counts.items()]
+    found[p] = _won(choices, num_samples)[list(ks)]
+  return found / special.comb(num_samples, ks)
+
+
+def answer_diversity(
+  contents: Sequence[Sequence[Hashable]], is_right: Bool[np.ndarray, 'P N']
+) -> Float[np.ndarray, 'P']:
+  """Returns the share of distinct ones among each problem's wrong samples.
+
+  Chen et al. 2025 (arXiv 2508.10751). 1 if no two of them are equal; NaN where none is wrong.
+
+  Args:
+    contents: `[P][N]` what two samples are compared by.
+    is_right: `[P, N]` True where a sample is right.
+
+  >>> print(answer_diversity([['a', 'b', 'b', 'c']], np.array([[True, False, False, False]])))
+  [0.66666667]
+  """
+  shares = []
+  for group, right in zip(contents, is_right, strict=True):
+    wrong = [content for content, one in zip(group, right, strict=True) if not one]
+    shares.append(len(set(wrong)) / len(wrong) if wrong else np.nan)
+  return np.asarray(shares)
+
+
+def _won(choices: Sequence[tuple[int, bool]], num_samples: int) -> Float[np.ndarray, 'k']:
+  """Returns for k = 0, ..., N the number of k-subsets that a right choice wins, ties in shares.
+
+  Args:
+    choices: for each answer, its number of samples and whether it is right.
+    num_samples: N.
+  """
+  won = np.zeros(num_samples + 1)
+  for t in range(1, max((n for n, is_right in choices if is_right), default=0) + 1):
+    able = [choice for choice in choices if choice[0] >= t]
+    # At most so many choices get t votes each, so the power of u stays below.
+    u, weights = _gauss_legendre(min(len(able), num_samples // t) // 2 + 1)
+    # Coefficients of 1, z, ..., z^N for each u: of the product, and of the sum over winners.
+    product = np.zeros((2, len(u), num_samples + 1))
+    product[0] = _choose(num_samples - sum(n for n, _ in able))[: num_samples + 1]
+    for n, is_right in able:
+      top = np.zeros_like(product)
+      top[..., t:] = _choose(n)[t] * product[..., :-t]
+      # The origin makes it a product of polynomials, cut off beyond z^N.
+      below = ndimage.convolve1d(
+        product, _choose(n)[:t], mode='constant', cval=0.0, origin=-(t // 2)
+      )
+      product = below + u[:, None] * top
+      if is_right:
+        product[1] += top[0]
+    won += weights @ product[1]
+  return won
+
+
+@functools.cache
+def _choose(n: int) -> Float[np.ndarray, 'j']:
+  """Returns C(n, j) for j = 0, ..., 1024."""
+  return special.comb(n, np.arange(_MAX_SAMPLES + 1))
+
+
+@functools.cache
+def _gauss_legendre(num_points: int) -> tuple[Float[np.ndarray, 'q'], Float[np.ndarray, 'q']]:
+  """Returns nodes and weights on [0, 1], exact for powers below 2 num_points."""
+  nodes, weights = np.polynomial.legendre.leggauss(num_points)
+  return (nodes + 1) / 2, weights / 2
