@@ -42,7 +42,7 @@ def maj_at_k(
     ValueError: if a k is outside [1, N], or N is larger than 1024.
 
   >>> print(maj_at_k([['a', 'b', 'a', None]], np.array([[True, False, True, False]]), [1, 2, 4]))
-  [[0.5        0.75       1.        ]]
+  [[0.5        0.66666667 1.        ]]
   """
   num_samples = is_right.shape[-1]
   expect(num_samples <= _MAX_SAMPLES, 'answers', f'at most {_MAX_SAMPLES} samples', num_samples)
