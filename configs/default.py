@@ -140,6 +140,21 @@ def maze() -> ConfigDict:
   return task
 
 
+def countdown() -> ConfigDict:
+  """An expression that reaches a target, for the policy `gemma2`; rewards 0/1, by a verifier."""
+  task = ConfigDict()
+  task.name = 'countdown'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.seed = 0  # Of the problems; not that of the run.
+  task.num_train = 2000  # Problems to train on.
+  task.num_held_out = 256  # Problems to evaluate on.
+  task.num_numbers = 3  # Numbers of a problem.
+  task.max_number = 20  # The greatest of them; the least is 1.
+  task.max_target = 99  # The greatest target; the least is 1.
+  task.demonstration_noise = 0.3  # Chance of a random operator; and of a random order of numbers.
+  return task
+
+
 # Tokenizers of the tasks of text.
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pkpo_jax.tasks.copy import Copy
+from pkpo_jax.tasks.countdown import CountdownTask
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.maze import MazeTask
 from pkpo_jax.tasks.parabola import Parabola
@@ -67,6 +68,7 @@ class ExactTask(Task, Protocol):
 
 TASKS = {
   'copy': Copy,
+  'countdown': CountdownTask,
   'hidden_answer': HiddenAnswer,
   'maze': MazeTask,
   'parabola': Parabola,

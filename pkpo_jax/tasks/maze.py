@@ -43,6 +43,7 @@ class MazeTask(TextProblems):
     expect(2 <= size <= 64, 'size', '2 to 64', size)
     expect(0 <= wall_share < 1, 'wall_share', 'a number in [0, 1)', wall_share)
     expect(1 <= min_moves <= max_moves, 'min_moves', f'1 to max_moves = {max_moves}', min_moves)
+    expect(min_moves < size**2, 'min_moves', f'fewer than the {size**2} cells', min_moves)
     expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
     draw = lambda rng: draw_maze(rng, size, wall_share, min_moves, max_moves)
     problems = distinct_problems(draw, seed, num_train, num_held_out)

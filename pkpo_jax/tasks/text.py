@@ -116,7 +116,8 @@ def distinct_problems(
       expect(
         num_misses < 10_000,
         'num_train',
-        f'fewer distinct problems: 10,000 draws in a row gave none beyond {len(found)}',
+        f'fewer with num_held_out = {num_held_out}: {len(found)} distinct problems were found, '
+        'then none in 10,000 draws',
         num_train,
       )
       continue
