@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.num_train_steps = 400
   config.task = default.maze()
   config.policy = default.gemma2()
-  config.policy.max_new_tokens = 12
+  config.policy.max_new_tokens = 10  # Up to eight moves, one to spare, and the end.
 
   config.rollout.num_prompts = 16
   config.rollout.num_samples = 16
@@ -35,16 +35,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.optimizer.learning_rate = 3e-4
   config.optimizer.max_grad_norm = 1.0
 
-  config.eval.every = 100
+  config.eval.every = 200
   config.eval.num_prompts = 256
   config.eval.policy = default.gemma2_eval()
-  config.checkpoint.every = 100
+  config.checkpoint.every = 200
   if 'warm' in arg:
-    config.num_train_steps = 600
+    config.num_train_steps = 800
     config.rollout.source = 'demonstrations'
     config.rollout.num_prompts = 64
     config.rollout.num_samples = 1
-    config.eval.every = 300
+    config.eval.every = 200
     config.loss.normalization = 'token'
     config.advantage.name, config.advantage.k = 'reinforce', 1
     config.optimizer.learning_rate = 1e-3
