@@ -124,6 +124,20 @@ def copy() -> ConfigDict:
   return task
 
 
+def hidden_answer_text() -> ConfigDict:
+  """The hidden answer as a string, for the policy `gemma2`; rewards 0/1, optimum known."""
+  task = ConfigDict()
+  task.name = 'hidden_answer_text'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.seed = 0  # Of the strings; not that of the run.
+  task.num_contexts = 4  # Contexts, each with its own order of the strings.
+  task.num_answers = 16  # Strings that may be right.
+  task.answer_length = 3  # Letters of a string.
+  task.alphabet_size = 4  # Letters that strings are made of.
+  task.exponent = 1.0  # String number r is right with chance ~ r^-exponent.
+  return task
+
+
 def maze() -> ConfigDict:
   """A way through a maze, for the policy `gemma2`; rewards 0/1, by a verifier."""
   task = ConfigDict()
@@ -136,7 +150,7 @@ def maze() -> ConfigDict:
   task.wall_share = 0.3  # Chance that a cell is a wall.
   task.min_moves = 3  # Least length of the shortest way.
   task.max_moves = 8  # Greatest length of the shortest way.
-  task.demonstration_noise = 0.3  # Chance of a random move in place of each right one.
+  task.demonstration_noise = 0.2  # Chance of a random move in place of each right one.
   return task
 
 
