@@ -1,0 +1,107 @@
+"""Runs the trainings of a sweep as processes of their own, several at a time, and resumes them.
+
+A run that has come to its end is not started again; one that was killed goes on where it was.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tqdm
+from ml_collections import ConfigDict
+
+from pkpo_jax.checkpoints import claim_workdir
+
+
+class Job(NamedTuple):
+  """One training.
+
+  Attributes:
+    workdir: where it writes; its log stands beside it.
+    config: a module of configs and, after a colon, its variant, such as 'maze_tiny:warm'.
+    overrides: flat fields and their values, such as {'advantage.k': 8}.
+  """
+
+  workdir: Path
+  config: str
+  overrides: Mapping[str, Any]
+
+  def load(self) -> ConfigDict:
+    """Returns the whole config."""
+    name, _, variant = self.config.partition(':')
+    config = importlib.import_module(f'configs.{name}').get_config(variant)
+    config.update_from_flattened_dict(dict(self.overrides))
+    return config
+
+  def command(self) -> list[str]:
+    """Returns the command that trains it."""
+    name, _, variant = self.config.partition(':')
+    return [
+      *(sys.executable, '-m', 'pkpo_jax.main'),
+      f'--config=configs/{name}.py' + (f':{variant}' if variant else ''),
+      f'--workdir={self.workdir}',
+      *(f'--config.{field}={value}' for field, value in self.overrides.items()),
+    ]
+
+
+def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
+  """Trains all jobs, `num_workers` at a time, each with its share of the cores; shows an ETA.
+
+  Raises:
+    ValueError: if a workdir holds a run of another config.
+    RuntimeError: if a training fails; names its log. The others are stopped, and can go on.
+  """
+  num_steps = []
+  for job in jobs:
+    config = job.load()
+    claim_workdir(job.workdir, config.to_dict())
+    num_steps.append(config.num_train_steps)
+  waiting = [job for job, n in zip(jobs, num_steps, strict=True) if steps_done(job) < n]
+  running = {}
+  done = sum(map(steps_done, jobs))
+  bar = tqdm.tqdm(desc=name, initial=done, total=sum(num_steps), unit='step', mininterval=10)
+  try:
+    while waiting or running:
+      for worker in set(range(num_workers)) - set(running):
+        if waiting:
+          running[worker] = waiting[0], _start(waiting.pop(0), worker, num_workers)
+      time.sleep(1)
+      bar.update(sum(map(steps_done, jobs)) - bar.n)
+      for worker, (job, process) in list(running.items()):
+        if process.poll() is not None:
+          del running[worker]
+          if process.returncode or steps_done(job) < job.load().num_train_steps:
+            raise RuntimeError(f'{job.workdir}: training stopped; see {_log(job)}.')
+  finally:
+    bar.close()
+    for _, process in running.values():
+      process.terminate()
+
+
+def steps_done(job: Job) -> int:
+  """Returns the last step that metrics.jsonl has; that of the last evaluation ends a run."""
+  path = job.workdir / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  return max((json.loads(line)['step'] for line in lines[-2:] if line.endswith('}')), default=0)
+
+
+def _start(job: Job, worker: int, num_workers: int) -> subprocess.Popen:
+  """Starts a training on the cores of this worker: two that share cores take longer."""
+  process = subprocess.Popen(
+    job.command(), stdout=(log := _log(job).open('a')), stderr=subprocess.STDOUT
+  )
+  log.close()
+  if hasattr(os, 'sched_setaffinity'):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(process.pid, cores[worker::num_workers] or cores)
+  return process
+
+
+def _log(job: Job) -> Path:
+  return job.workdir.with_name(f'{job.workdir.name}.log')
