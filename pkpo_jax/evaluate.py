@@ -1,36 +1,103 @@
-"""Measures a policy: pass@k (max@k) on fresh samples, and exactly where the task can."""
+"""Measures a policy on held-out problems: in training, and from the command line.
+
+python -m pkpo_jax.evaluate --workdir=runs/maze_k8 --config.eval.num_samples=64
+"""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import NamedSharding
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from pkpo_jax import sharding
+from pkpo_jax.answers import answer_diversity, maj_at_k
 from pkpo_jax.data import held_out_prompts
 from pkpo_jax.estimators import pass_at_k_curve, standard_error
 from pkpo_jax.policies import Policy
+from pkpo_jax.run import Run
 from pkpo_jax.settings import EvalSettings
-from pkpo_jax.tasks import FiniteTask, Rewarder, Task
+from pkpo_jax.tasks import Rewarder
 from pkpo_jax.tasks.verifiers import KINDS, Verdict
-from pkpo_jax.train_step import objective_name
+from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
 class Evaluation(NamedTuple):
-  """What one evaluation found.
+  """What one evaluation found; all but `exact` for each problem.
 
   Attributes:
-    values: `[P, K]` estimate of pass@k (max@k) of each problem for each k in config.eval.ks.
-    exact: `[K]` the same mean over all problems, exactly; None where the task cannot tell.
+    ids: `[P]` the problems.
+    values: `[P, K]` estimate of pass@k (max@k) for each k in config.eval.ks.
+    majority: `[P, K]` maj@k for the same k; None where answers cannot be compared.
+    statistics: means over the problem's samples, `[P]` each, NaN where there is nothing to take
+      the mean of; see `sample_statistics`.
+    exact: `[K]` pass@k (max@k) over all problems there are, exactly; None where the task cannot
+      tell.
   """
 
-  values: Float[jax.Array, 'P K']
+  ids: Int[np.ndarray, 'P']
+  values: Float[np.ndarray, 'P K']
+  majority: Float[np.ndarray, 'P K'] | None
+  statistics: dict[str, Float[np.ndarray, 'P']]
   exact: Float[jax.Array, 'K'] | None
+
+
+def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:
+  """Returns fn(params, step, key, pieces=range(1)) -> Evaluation, as config.eval says.
+
+  The prompts are sampled in as many equal pieces as there are `pieces`, an iterable that may show
+  progress. With several pieces the random numbers are others than with one.
+
+  Args:
+    run: the parts of the run.
+    over_prompts: how prompts are split over devices; None is one device.
+  """
+  task, settings = run.task, run.settings.eval
+  sample = jax.jit(run.eval_policy.sample, static_argnums=2, out_shardings=over_prompts)
+  mean_entropy = jax.jit(make_mean_entropy(run, over_prompts), out_shardings=over_prompts)
+  curve = jax.jit(lambda rewards: pass_at_k_curve(rewards, settings.ks))
+  # What is known exactly is of the policy's own distribution.
+  samples_exactly = run.eval_policy.samples_exactly
+  exact_fn = make_exact(run.eval_policy, task, settings) if samples_exactly else None
+
+  def measure(params, step, prompts, sample_key, reward_key):
+    prompts = jax.device_put(prompts, over_prompts)
+    rollout = sample(params, prompts, settings.num_samples, sample_key)
+    rewards, verdicts = grade(task, prompts, rollout, reward_key)
+    check_rewards(rewards, prompts.ids, step)
+    entropy = np.asarray(mean_entropy(params, rollout))
+    values = np.asarray(curve(rewards))
+    statistics = sample_statistics(task, jax.device_get(rollout), np.asarray(rewards), verdicts)
+    return Evaluation(
+      ids=np.asarray(prompts.ids),
+      values=values,
+      majority=None if verdicts is None else majority_votes(verdicts, settings.ks),
+      statistics={'entropy': entropy, **statistics},
+      exact=None,
+    )
+
+  def evaluate(params, step, key, pieces=range(1)):
+    prompt_key, sample_key, reward_key = jax.random.split(key, 3)
+    prompts = held_out_prompts(task, step, settings.num_prompts, prompt_key)
+    size, found = settings.num_prompts // len(pieces), []
+    for i in pieces:
+      piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
+      keys = sample_key, reward_key
+      if len(pieces) > 1:
+        keys = (jax.random.fold_in(one, i) for one in keys)
+      found.append(measure(params, step, piece, *keys))
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    if whole.majority is not None and np.isnan(whole.majority).any():
+      whole = whole._replace(majority=None)
+    return whole._replace(exact=exact_fn(params) if exact_fn else None)
+
+  return evaluate
 
 
 def grade(
@@ -52,29 +119,103 @@ def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:
   return {f'verdict_{kind}': counts[kind] / counts.total() for kind in KINDS}
 
 
-def make_evaluate(
-  policy: Policy,
-  task: Task | FiniteTask,
-  settings: EvalSettings,
-  over_prompts: NamedSharding | None = None,
-) -> Callable[[Any, int, Key], Evaluation]:
-  """Returns fn(params, step, key) -> Evaluation, from config.eval's prompts and samples.
+def majority_votes(verdicts: list[list[Verdict]], ks: Sequence[int]) -> Float[np.ndarray, 'P K']:
+  """Returns maj@k; NaN for a problem with a proper answer that cannot be compared with others."""
+  is_right = np.asarray([[verdict.reward == 1 for verdict in group] for group in verdicts])
+  found = maj_at_k([[verdict.answer for verdict in group] for group in verdicts], is_right, ks)
+  is_proper = lambda verdict: verdict.kind in ('right', 'wrong')
+  for values, group in zip(found, verdicts, strict=True):
+    if any(is_proper(verdict) and verdict.answer is None for verdict in group):
+      values[:] = np.nan
+  return found
 
-  Prompts are split over devices as `over_prompts` says; None is one device.
+
+def sample_statistics(
+  task: Rewarder,
+  rollout: Rollout,
+  rewards: Float[np.ndarray, 'P N'],
+  verdicts: list[list[Verdict]] | None,
+) -> dict[str, Float[np.ndarray, 'P']]:
+  """Returns what the samples of each problem are like, as far as the task lets it be known.
+
+  Args:
+    task: the task.
+    rollout: the samples, on the host.
+    rewards: their rewards.
+    verdicts: on them, `[P][N]`.
+
+  Returns:
+    completion_tokens: mean length.
+    truncation_share: of the completions, those cut off at L tokens with no stop token; from tasks
+      with a tokenizer.
+    answer_diversity: of the wrong ones, the share of distinct ones; from tasks whose rewards are 0
+      or 1, NaN where none is wrong. They are compared by their proper answers, those without one
+      by their tokens.
+    verdict_right, ...: share of each kind; from tasks with a verifier.
   """
-  sample = jax.jit(policy.sample, static_argnums=2, out_shardings=over_prompts)
-  exact_fn = make_exact(policy, task, settings)
-  curve = jax.jit(lambda rewards: pass_at_k_curve(rewards, settings.ks))
+  tokens, mask = rollout.completions, rollout.completion_mask
+  found = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
+  if hasattr(task, 'tokenizer'):
+    is_cut = mask[..., -1] & ~np.isin(tokens[..., -1], task.tokenizer.stop_ids)
+    found['truncation_share'] = np.mean(is_cut, axis=-1)
+  if task.is_binary:
+    contents = [
+      [row[is_token].tobytes() for row, is_token in zip(*group, strict=True)]
+      for group in zip(tokens, mask, strict=True)
+    ]
+    if verdicts is not None:
+      contents = [
+        [
+          content if verdict.answer is None else verdict.answer
+          for content, verdict in zip(*pair, strict=True)
+        ]
+        for pair in zip(contents, verdicts, strict=True)
+      ]
+    found['answer_diversity'] = answer_diversity(contents, rewards == 1)
+  if verdicts is not None:
+    shares = [verdict_metrics([group]) for group in verdicts]
+    found |= {name: np.asarray([share[name] for share in shares]) for name in shares[0]}
+  return found
 
-  def evaluate(params, step, key):
-    prompt_key, sample_key, reward_key = jax.random.split(key, 3)
-    prompts = held_out_prompts(task, step, settings.num_prompts, prompt_key)
-    prompts = jax.device_put(prompts, over_prompts)
-    rollout = sample(params, prompts, settings.num_samples, sample_key)
-    rewards = task.rewards(prompts, rollout, reward_key)
-    return Evaluation(curve(rewards), exact_fn(params) if exact_fn else None)
 
-  return evaluate
+def make_mean_entropy(
+  run: Run, over_prompts: NamedSharding | None = None
+) -> Callable[[Any, Rollout], Float[jax.Array, 'P']]:
+  """Returns fn(params, rollout) -> the mean entropy of each problem's tokens, nats.
+
+  Of the policy that is trained, at its own temperature, whatever drew the tokens. In pieces of no
+  more completions than an update has, which fit into memory even with their gradients.
+  """
+  settings = run.settings
+  updates = settings.loss.num_minibatches * settings.loss.num_microbatches
+  max_completions = settings.rollout.num_prompts * settings.rollout.num_samples // updates
+  num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
+
+  def mean_entropy(params, rollout):
+    def of_piece(piece):
+      _, entropy = run.policy.log_probs_and_entropy(params, piece)
+      mask = piece.completion_mask
+      num_tokens = jnp.sum(mask, axis=(1, 2))
+      return jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2)) / jnp.maximum(num_tokens, 1)
+
+    num_prompts, num_samples, _ = rollout.completions.shape
+    num_pieces = count_pieces(num_prompts, num_samples, max_completions, num_shards)
+    return join_prompts(lax.map(of_piece, split_prompts(rollout, num_pieces)))
+
+  return mean_entropy
+
+
+def count_pieces(num_prompts: int, num_samples: int, max_completions: int, num_shards: int) -> int:
+  """Returns the least number of equal pieces with at most `max_completions` completions each.
+
+  If even one prompt on each of the `num_shards` devices has more, a piece is just that.
+
+  >>> count_pieces(num_prompts=12, num_samples=8, max_completions=40, num_shards=1)
+  3
+  """
+  most = num_prompts // num_shards
+  is_small = lambda pieces: num_prompts // pieces * num_samples <= max_completions
+  return next((m for m in range(1, most) if most % m == 0 and is_small(m)), most)
 
 
 def make_exact(policy: Policy, task: Rewarder, settings: EvalSettings) -> Callable | None:
@@ -96,11 +237,21 @@ def exact_metrics(
 
 def evaluation_metrics(
   evaluation: Evaluation, settings: EvalSettings, is_binary: bool
-) -> dict[str, jax.Array]:
-  """Returns eval/pass@k, eval/pass@k_se (standard error over problems), eval/pass@k_exact."""
+) -> dict[str, Any]:
+  """Returns the means over problems, named eval/...
+
+  pass@k, pass@k_se (standard error over problems), pass@k_exact, maj@k and the statistics of
+  `sample_statistics`, each where it is known.
+  """
   means, errors = jnp.mean(evaluation.values, axis=0), standard_error(evaluation.values)
   metrics = exact_metrics(evaluation.exact, settings, is_binary)
   for k, mean, error in zip(settings.ks, means, errors, strict=True):
     name = objective_name(k, is_binary)
     metrics |= {name: mean, f'{name}_se': error}
+  if evaluation.majority is not None:
+    shares = np.mean(evaluation.majority, axis=0)
+    metrics |= {f'maj@{k}': share for k, share in zip(settings.ks, shares, strict=True)}
+  for name, values in evaluation.statistics.items():
+    if not np.isnan(values).all():
+      metrics[name] = np.nanmean(values)
   return {f'eval/{name}': value for name, value in metrics.items()}

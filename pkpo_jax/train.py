@@ -51,7 +51,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   advantage_step = jax.jit(run.advantage_fn, out_shardings=over_prompts)
   group_metrics = jax.jit(reward_metrics, static_argnums=(2, 3))
   exact_fn = make_exact(policy, task, settings.eval)
-  evaluate = make_evaluate(run.eval_policy, task, settings.eval, over_prompts)
+  evaluate = make_evaluate(run, over_prompts)
 
   def write_evaluation(step):
     found = evaluate(frozen | state.params, step, jax.random.fold_in(eval_key, step))
