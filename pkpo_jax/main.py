@@ -3,11 +3,10 @@
 python -m pkpo_jax.main --config=configs/bandit.py --workdir=runs/bandit
 """
 
-import sys
-
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
+from pkpo_jax.flags import parse_flags
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.train import train
 
@@ -36,32 +35,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
   """The console script."""
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=_parse_flags)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags; a field that the config lacks ends in a message with those that it has."""
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError):
-    # The flag holds no config yet: read the file again, to say what it has.
-    joined = ' '.join(argv).replace('--config ', '--config=').split()
-    path = next(word for word in joined if word.startswith('--config=')).split('=', 1)[1]
-    config = flags.FLAGS['config'].parser.parse(path)
-    for word in joined:
-      if word.startswith('--config.'):
-        _check_field(config, word.removeprefix('--config.').split('=')[0])
-    raise
-
-
-def _check_field(config: ConfigDict, field: str) -> None:
-  """Exits with a message if the dotted `field` is not in `config`."""
-  group, path = config, 'config'
-  for name in field.split('.'):
-    if not isinstance(group, ConfigDict) or name not in group:
-      fields = sorted(group) if isinstance(group, ConfigDict) else []
-      sys.exit(f'{path}.{name}: unknown field; expected one of {fields}.')
-    group, path = group[name], f'{path}.{name}'
+  app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == '__main__':
