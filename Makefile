@@ -27,7 +27,7 @@ help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-quickstart: $(VENV)/.stamp-run ## Train the bandit for pass@1 and for pass@8, print the table, draw the figure.
+quickstart: $(VENV)/.stamp-run ## Train a tiny Gemma-2 on mazes for pass@1 and pass@8, print the table, draw the figure.
 	$(PYTHON) -m experiments.quickstart $(QUICKSTART_ARGS)
 
 test: $(VENV)/.stamp-dev ## Run the tests (TEST_ARGS='-k weights' for some of them).
@@ -75,7 +75,7 @@ UV_INSTALL = $(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode \
   $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS),--upgrade)
 PIP_INSTALL = $(PYTHON) -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade)
 
-RUN_EXTRAS := figures,train
+RUN_EXTRAS := figures,gemma,train
 
 # $(call install,extras)
 define install

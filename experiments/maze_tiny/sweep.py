@@ -4,12 +4,27 @@ python -m experiments.maze_tiny.sweep [--workers=2]
 """
 
 import argparse
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import jax
+import numpy as np
+import tqdm
+from absl import logging
+
 from experiments.launcher import Job, run_jobs
+from experiments.results import write_rows
+from pkpo_jax.checkpoints import flatten, restore_params
+from pkpo_jax.estimators import paired_bootstrap, standard_error
+from pkpo_jax.evaluate import Evaluation, make_evaluate
+from pkpo_jax.metrics import read_metrics
+from pkpo_jax.run import make_run
 
 RUNS = Path('runs/maze_tiny')
+RESULTS = Path(__file__).parent / 'results'
 NUM_SEEDS = 5
+NUM_EVAL_SAMPLES = 64
 # Name: config.advantage.name and k, of 16 samples.
 METHODS = {
   'k1': ('pkpo_loo_minus_one', 1),
@@ -17,7 +32,9 @@ METHODS = {
   'k8': ('pkpo_loo_minus_one', 8),
   'tzsm': ('tzsm', 16),
 }
-WARM = Job(RUNS / 'warm', 'maze_tiny:warm', {})
+BASELINE = 'k1'
+CURVES = ('cumulative_solve_rate', 'entropy', 'pass@1_rolling', 'pass@8_rolling')
+WARM = Job(RUNS / 'warm', 'maze_tiny:warm', {'log.tensorboard': False})
 
 
 def job(method: str, seed: int) -> Job:
@@ -34,12 +51,108 @@ def job(method: str, seed: int) -> Job:
 
 
 def main() -> None:
-  """Trains what is not trained yet, then evaluates."""
+  """Trains what is not trained yet, evaluates, writes rows."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
-  workers = parser.parse_args().workers
+  args = parser.parse_args()
+  logging.set_verbosity(logging.WARNING)
+  start = time.time()
+  jobs = {method: [job(method, seed) for seed in range(NUM_SEEDS)] for method in METHODS}
   run_jobs([WARM], 1, 'warm start')
-  run_jobs([job(m, seed) for seed in range(NUM_SEEDS) for m in METHODS], workers, 'maze_tiny')
+  run_jobs([jobs[m][seed] for seed in range(NUM_SEEDS) for m in METHODS], args.workers, 'maze_tiny')
+  ks, found = evaluate({'warm': [WARM], **jobs})
+  config = flatten(WARM.load().to_dict())
+  config |= {'num_seeds': NUM_SEEDS, 'methods': METHODS, 'num_eval_samples': NUM_EVAL_SAMPLES}
+  for name, rows in (
+    ('pass_at_k', pass_at_k_rows(ks, found)),
+    ('paired', paired_rows(ks, found)),
+    ('curves', curve_rows(jobs)),
+  ):
+    write_rows(
+      RESULTS / f'{name}.csv',
+      rows,
+      command='python -m experiments.maze_tiny.sweep',
+      config=config,
+      seed=0,
+      wall_seconds=time.time() - start,
+    )
+
+
+def evaluate(jobs: Mapping[str, list[Job]]) -> tuple[tuple[int, ...], dict[str, list[Evaluation]]]:
+  """Returns config.eval.ks and the evaluation of every run, all on the same held-out mazes."""
+  config = job(BASELINE, 0).load()
+  config.eval.num_samples = NUM_EVAL_SAMPLES
+  run = make_run(config)
+  like = jax.eval_shape(run.policy.init, jax.random.key(0))
+  measure = make_evaluate(run)
+  found = {method: [] for method in jobs}
+  all_jobs = [(method, one) for method, group in jobs.items() for one in group]
+  for i, (method, one) in enumerate(tqdm.tqdm(all_jobs, desc='evaluation', unit='run')):
+    step, params = restore_params(one.workdir, like)
+    found[method].append(measure(params, step, jax.random.key(i)))
+  return run.settings.eval.ks, found
+
+
+def pass_at_k_rows(ks: tuple[int, ...], found: Mapping[str, list[Evaluation]]) -> list[dict]:
+  """Returns the mean over seeds of each method's pass@k and, of the same samples, entropy."""
+  rows = []
+  for method, evaluations in found.items():
+    values = np.asarray([np.mean(one.values, axis=0) for one in evaluations])
+    entropy = np.mean([np.mean(one.statistics['entropy']) for one in evaluations])
+    for i, k in enumerate(ks):
+      row = {'method': method, 'k_eval': k, **_summary(values[:, i], 'pass_at_k')}
+      rows.append(row | {'entropy': entropy})
+  return rows
+
+
+def paired_rows(ks: tuple[int, ...], found: Mapping[str, list[Evaluation]]) -> list[dict]:
+  """Returns each method's difference from the baseline, paired by maze and by seed.
+
+  Two intervals: over mazes, of the mean over seeds (what other mazes would give, for these runs);
+  and the standard error over seeds (what other runs would give, on these mazes).
+  """
+  rows = []
+  base = np.asarray([one.values for one in found[BASELINE]])
+  for m, method in enumerate(m for m in found if m not in ('warm', BASELINE)):
+    values = np.asarray([one.values for one in found[method]])
+    interval = paired_bootstrap(values.mean(axis=0), base.mean(axis=0), jax.random.key(m))
+    over_seeds = (values - base).mean(axis=1)
+    for i, k in enumerate(ks):
+      rows.append(
+        {
+          'method': method,
+          'baseline': BASELINE,
+          'k_eval': k,
+          'difference': interval.mean[i],
+          'low_95_over_mazes': interval.low[i],
+          'high_95_over_mazes': interval.high[i],
+          'standard_error_over_seeds': standard_error(over_seeds[:, i]),
+          'num_seeds_above': int(np.sum(over_seeds[:, i] > 0)),
+          'num_seeds': len(over_seeds),
+          'num_mazes': values.shape[1],
+        }
+      )
+  return rows
+
+
+def curve_rows(jobs: Mapping[str, list[Job]]) -> list[dict]:
+  """Returns the training metrics of each method at each logged step, means over seeds."""
+  rows = []
+  for method, group in jobs.items():
+    lines = [[x for x in read_metrics(one.workdir) if 'train/entropy' in x] for one in group]
+    for at_step in zip(*lines, strict=True):
+      row = {'method': method, 'step': at_step[0]['step']}
+      for name in CURVES:
+        found = _summary(np.asarray([line[f'train/{name}'] for line in at_step]), name)
+        row |= {name: found[name], f'{name}_se': found['standard_error']}
+      rows.append(row)
+  return rows
+
+
+def _summary(values: np.ndarray, name: str) -> dict[str, float | int | None]:
+  """Returns the mean over seeds, its standard error (None for one seed) and the number of seeds."""
+  error = standard_error(values) if len(values) > 1 else None
+  return {name: values.mean(), 'standard_error': error, 'num_seeds': len(values)}
 
 
 if __name__ == '__main__':
