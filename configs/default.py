@@ -69,7 +69,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
   config.checkpoint = ConfigDict()
   config.checkpoint.every = 500  # Steps between checkpoints; there is one at the end, too.
-  config.checkpoint.max_to_keep = 2  # Older ones are deleted.
+  config.checkpoint.max_to_keep = 2  # The newest ones; older ones are deleted, but for the best.
+  # Such as 'eval/pass@1': the checkpoint with its largest value is kept, too; None keeps no such.
+  config.checkpoint.best_metric = config_dict.placeholder(str)
 
   config.mesh = ConfigDict()
   config.mesh.data = 1  # Copies of the parameters, which share the prompts; -1 is what is left.

@@ -1,42 +1,87 @@
 """Saves and resumes a run: workdir/config.json and workdir/checkpoints/."""
 
+import dataclasses
+import itertools
 import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax import lax
+from jax.sharding import SingleDeviceSharding
 
 from pkpo_jax.settings import CheckpointSettings
-from pkpo_jax.types import TrainState
+from pkpo_jax.types import Snapshot, TrainState
+
+_ARRAYS = ('params', 'optimizer', 'tally', 'key')  # A checkpoint's items that are arrays.
+_RECORDS = ('position', 'score', 'checksums')  # Its items that are JSON.
+
+
+class UnreadableCheckpoint(ValueError):
+  """A checkpoint that is damaged: files are missing or changed."""
 
 
 class Checkpoints:
-  """The newest training states of a run. Saving is asynchronous and atomic."""
+  """The last checkpoints of a run, and the best one. Saving is asynchronous and atomic."""
 
   def __init__(self, workdir: pathlib.Path, settings: CheckpointSettings):
     """Opens workdir/checkpoints, making it if need be."""
-    self._manager = ocp.CheckpointManager(
-      (workdir / 'checkpoints').absolute(),
-      options=ocp.CheckpointManagerOptions(max_to_keep=settings.max_to_keep, create=True),
+    self._workdir, self._best_metric = workdir, settings.best_metric
+    self._retention = _Retention(settings.max_to_keep)
+    self._manager = _open(
+      workdir, create=True, cleanup_tmp_directories=True, preservation_policy=self._retention
     )
+    if self._best_metric is not None:
+      self._retention.scores = _read_scores(self._manager)
 
-  def restore(self, state: TrainState) -> TrainState:
-    """Returns the newest saved state in the shardings of `state`, or `state` if there is none.
+  def restore(self, snapshot: Snapshot) -> Snapshot:
+    """Returns the newest readable snapshot in the shardings of this one; this, if none was saved.
 
-    A `state` that is not returned is deleted first: two may be more than the devices hold.
+    A state that is not returned is deleted first: two may be more than the devices hold. Newer
+    checkpoints that cannot be read are named on stderr, and moved to workdir/corrupt once there
+    is a snapshot to go on from.
+
+    Raises:
+      UnreadableCheckpoint: if there are checkpoints, but none can be read.
     """
-    step = self._manager.latest_step()
-    if step is None:
-      return state
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    jax.tree.map(lambda x: x.delete(), state)
-    return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+    steps = self._manager.all_steps()
+    if not steps:
+      return snapshot
+    like = jax.tree.map(_abstract, _arrays(snapshot))
+    jax.tree.map(lambda x: x.delete(), snapshot.state)
+    read = lambda step: _read(self._manager, step, like)
+    step, found = _newest_readable(self._manager, read)
+    for newer in steps[steps.index(step) + 1 :]:
+      self._set_aside(newer)
+    state = TrainState(params=found['params'], **found['optimizer'])
+    impl = jax.random.key_impl(snapshot.key)
+    key = jax.random.wrap_key_data(found['key']['data'], impl=impl)
+    return Snapshot(state, key, found['tally'], found['position'])
 
-  def save(self, state: TrainState) -> None:
-    """Starts to save `state` under its step."""
-    self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
+  def save(self, snapshot: Snapshot, evaluation: Mapping[str, float]) -> None:
+    """Starts to save `snapshot` under its step.
+
+    Args:
+      snapshot: the run after some steps.
+      evaluation: metrics of that very state; may lack settings.best_metric, and then this
+        checkpoint is never the best.
+    """
+    step = snapshot.position['step']
+    score = {'name': self._best_metric, 'value': evaluation.get(self._best_metric)}
+    if score['value'] is not None:
+      self._retention.scores[step] = score['value']
+    arrays, records = _arrays(snapshot), {'position': snapshot.position, 'score': score}
+    records['checksums'] = _checksums(arrays | records)
+    args = {name: ocp.args.StandardSave(item) for name, item in arrays.items()}
+    args |= {name: ocp.args.JsonSave(item) for name, item in records.items()}
+    # Without `force`, a step that should not be saved would be passed over in silence.
+    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
   def close(self) -> None:
     """Waits for what is being saved."""
@@ -49,13 +94,59 @@ class Checkpoints:
   def __exit__(self, *exception) -> None:
     self.close()
 
+  def _set_aside(self, step: int) -> None:
+    """Moves a checkpoint out of the way, so that its step can be saved again."""
+    folder = self._workdir / 'corrupt'
+    folder.mkdir(exist_ok=True)
+    names = itertools.chain([str(step)], (f'{step}.{i}' for i in itertools.count(1)))
+    free = next(name for name in names if not (folder / name).exists())
+    (self._manager.directory / str(step)).rename(folder / free)
+    print(f'Moved checkpoint {step} to {folder / free}.', file=sys.stderr)
+    self._retention.scores.pop(step, None)
+    self._manager.reload()
 
-def restore_params(workdir: str, like: Any) -> Any:
-  """Returns the newest parameters in `workdir`, in the shapes and shardings of `like`."""
-  path = pathlib.Path(workdir).absolute() / 'checkpoints'
-  with ocp.CheckpointManager(path) as manager:
-    whole = manager.restore(manager.latest_step())
-  return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), whole['params'], like)
+
+def restore_params(
+  workdir: str | pathlib.Path, like: Any, step: int | Literal['best'] | None = None
+) -> tuple[int, Any]:
+  """Returns a saved step of a run and its parameters, in the dtypes and shardings of `like`.
+
+  Reads the parameters that the run trained and nothing else of it, so it does not matter which
+  optimizer it had. The run may be going on.
+
+  Args:
+    workdir: the run's.
+    like: the parameters as `jax.ShapeDtypeStruct`; without a sharding they go on one device.
+    step: None is the newest that can be read, 'best' the best by checkpoint.best_metric.
+
+  Raises:
+    FileNotFoundError: if workdir, its checkpoints or this step are not there.
+    ValueError: if names or shapes differ, or the checkpoint is damaged.
+  """
+  workdir = pathlib.Path(workdir)
+  if not workdir.is_dir():
+    raise FileNotFoundError(f'{workdir}: expected the workdir of a run, found no such folder.')
+  with _open(workdir) as manager:
+    steps = manager.all_steps()
+    # TODO: goes once no workdir of the layout before this one is started from any more.
+    if steps and (manager.directory / str(steps[-1]) / 'default').exists():
+      with ocp.CheckpointManager(manager.directory) as old:
+        whole = old.restore(steps[-1])
+      put = lambda x, to: jax.device_put(x, to.sharding)
+      return steps[-1], jax.tree.map(put, whole['params'], like)
+    if not steps:
+      raise FileNotFoundError(f'{workdir}: expected the workdir of a run, found no checkpoint.')
+    if step == 'best':
+      scores = _read_scores(manager)
+      if not scores:
+        raise FileNotFoundError(
+          f'{workdir}: no checkpoint knows its evaluation; checkpoint.best_metric must be set.'
+        )
+      step = _best(scores)
+    if step is not None and step not in steps:
+      raise FileNotFoundError(f'{workdir}: no checkpoint of step {step}, only of {steps}.')
+    read = lambda step: _read_params(manager, step, like)
+    return _newest_readable(manager, read) if step is None else (step, read(step))
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -74,7 +165,9 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
       raise ValueError(f'workdir: {workdir} holds a run with another config: {differences}.')
   elif jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=2) + '\n')
+    written = path.with_suffix('.tmp')
+    written.write_text(json.dumps(config, indent=2) + '\n')
+    written.replace(path)  # Whole or not at all, should the process be killed here.
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -86,3 +179,182 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       flat[prefix + name] = value
   return flat
+
+
+@dataclasses.dataclass
+class _Retention:
+  """Which checkpoints stay: the last `num_last`, and the one with the largest score."""
+
+  num_last: int
+  scores: dict[int, float] = dataclasses.field(default_factory=dict)
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """Implements orbax's PreservationPolicy."""
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    scores = {step: self.scores[step] for step in steps if step in self.scores}
+    kept = {*steps[-self.num_last :], *([_best(scores)] if scores else [])}
+    return [step in kept for step in steps]
+
+
+def _best(scores: Mapping[int, float]) -> int:
+  """Returns the step with the largest score; the first of several."""
+  return max(sorted(scores), key=scores.__getitem__)
+
+
+def _open(workdir: pathlib.Path, **options) -> ocp.CheckpointManager:
+  handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
+  handlers |= {name: ocp.JsonCheckpointHandler() for name in _RECORDS}
+  return ocp.CheckpointManager(
+    (workdir / 'checkpoints').absolute(),
+    options=ocp.CheckpointManagerOptions(**({'create': False} | options)),
+    item_handlers=handlers,
+  )
+
+
+def _arrays(snapshot: Snapshot) -> dict[str, Any]:
+  """Returns the items of a checkpoint that are arrays; parameters can be read on their own."""
+  state = snapshot.state
+  return {
+    'params': state.params,
+    'optimizer': {'step': state.step, 'opt_state': state.opt_state},
+    'tally': snapshot.tally,
+    'key': {'data': np.asarray(jax.random.key_data(snapshot.key))},
+  }
+
+
+def _abstract(x: Any) -> Any:
+  """Returns what a jax.Array is restored like; a host array is its own model."""
+  return ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x
+
+
+def _read(
+  manager: ocp.CheckpointManager, step: int, like: Mapping[str, Any], records=('position', 'score')
+) -> dict[str, Any]:
+  """Returns items of a checkpoint, those of `like` and `records`, and checks that they are whole.
+
+  Raises:
+    UnreadableCheckpoint: if they are not.
+  """
+  args = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
+  args |= {name: ocp.args.JsonRestore() for name in (*records, 'checksums')}
+  try:
+    found = dict(manager.restore(step, args=ocp.args.Composite(**args)).items())
+    there, now = found.pop('checksums'), _checksums(found)
+  except Exception as error:  # Of many types, as damage shows anywhere in the reader.
+    raise _unreadable(error) from error
+  changed = [name for name, checksum in now.items() if there.get(name) != checksum]
+  if changed:
+    raise UnreadableCheckpoint(f'the checksum of {changed[0]} is wrong')
+  return found
+
+
+def _read_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+  """Returns the parameters of a checkpoint; see `restore_params`."""
+  try:
+    stored = _by_name(manager.item_metadata(step)['params'])
+  except Exception as error:
+    raise _unreadable(error) from error
+  wanted = _by_name(like)
+  for name in sorted(stored.keys() | wanted.keys()):
+    shapes = [tuple(tree[name].shape) if name in tree else None for tree in (stored, wanted)]
+    if shapes[0] != shapes[1]:
+      path = manager.directory / str(step)
+      raise ValueError(
+        f'{path}: expected parameter {name} of shape {shapes[1]}, found {shapes[0]}.'
+      )
+  # Checksums are those of the dtypes that were saved.
+  one_device = SingleDeviceSharding(jax.devices()[0])
+  as_saved = jax.tree_util.tree_map_with_path(
+    lambda path, x: jax.ShapeDtypeStruct(
+      x.shape, stored[_name(path)].dtype, sharding=x.sharding or one_device
+    ),
+    like,
+  )
+  found = _read(manager, step, {'params': as_saved}, records=())['params']
+  return jax.tree.map(lambda x, model: x.astype(model.dtype), found, like)
+
+
+def _newest_readable(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> tuple[int, Any]:
+  """Returns the newest step that can be read, and what `read` gave; names newer ones on stderr.
+
+  Raises:
+    UnreadableCheckpoint: if none can be read.
+  """
+  reasons = {}
+  for step in reversed(manager.all_steps()):
+    try:
+      return step, read(step)
+    except UnreadableCheckpoint as error:
+      reasons[step] = str(error)
+      print(f'Cannot read checkpoint {manager.directory / str(step)}: {error}', file=sys.stderr)
+  listed = '; '.join(f'{step}: {reason}' for step, reason in reasons.items())
+  raise UnreadableCheckpoint(
+    f'{manager.directory}: none of the checkpoints can be read ({listed}). Put good copies there, '
+    'or begin again in another workdir.'
+  )
+
+
+def _read_scores(manager: ocp.CheckpointManager) -> dict[int, float]:
+  """Returns the score of each step that has one; names those that cannot be read on stderr."""
+  scores = {}
+  for step in manager.all_steps():
+    try:
+      score = _read(manager, step, {}, records=('score',))['score']['value']
+    except UnreadableCheckpoint as error:
+      print(f'Cannot read the score of checkpoint {step}: {error}', file=sys.stderr)
+      continue
+    if score is not None:
+      scores[step] = score
+  return scores
+
+
+def _checksums(items: Mapping[str, Any]) -> dict[str, int]:
+  """Returns a checksum of each array and each record, by name.
+
+  What orbax and tensorstore read is not checked by them: a changed byte gives other numbers.
+  """
+  sums = {}
+  for item, content in items.items():
+    if item in _RECORDS:
+      sums[item] = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    else:
+      named = _by_name(content)
+      values = np.asarray(_sums_of_bits(list(named.values()))).tolist()
+      sums |= {f'{item}/{name}': value for name, value in zip(named, values, strict=True)}
+  return sums
+
+
+@jax.jit
+def _sums_of_bits(arrays: list[jax.Array]) -> jax.Array:
+  return jnp.stack([_sum_of_bits(x) for x in arrays])
+
+
+def _sum_of_bits(x: jax.Array) -> jax.Array:
+  """Returns sum_i (2 i + 1) * (the bits of x_i), modulo 2^32.
+
+  Changes if one element does, as the factors are odd; the same however x is split over devices.
+  """
+  if x.dtype == bool:
+    bits = x.astype(jnp.uint32)
+  else:
+    width = 8 * min(x.dtype.itemsize, 4)
+    bits = lax.bitcast_convert_type(x, f'uint{width}').astype(jnp.uint32)
+  index = jnp.zeros(bits.shape, jnp.uint32)
+  for axis, size in enumerate(bits.shape):
+    index = index * np.uint32(size) + lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+  return jnp.sum((2 * index + 1) * bits, dtype=jnp.uint32)
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  """Returns the leaves of a tree by their names, such as 'head/kernel'."""
+  return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _unreadable(error: Exception) -> UnreadableCheckpoint:
+  reason = str(error).strip().partition('\n')[0]
+  return UnreadableCheckpoint(f'{type(error).__name__}: {reason}')

@@ -94,13 +94,13 @@ class Laps:
 
 
 def progress(first_step: int, num_steps: int, name: str) -> tqdm.tqdm:
-  """Returns the steps first_step..num_steps - 1 as an iterable that shows progress and an ETA."""
+  """Returns a bar of num_steps steps, first_step of them done, with an ETA; update() after each."""
   return tqdm.tqdm(
-    range(first_step, num_steps),
     desc=name,
     initial=first_step,
     total=num_steps,
     unit='step',
+    bar_format='{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}]',
     # A log file gets a line now and then, a terminal a moving bar.
     mininterval=0.2 if sys.stderr.isatty() else 10,
   )

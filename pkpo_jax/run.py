@@ -125,7 +125,7 @@ def compile_step(
     loaded = policy.pretrained(like) if hasattr(policy, 'pretrained') else {}
     if warm_start is not None:
       trained = {name: like[name] for name in like.keys() - policy.frozen}
-      loaded |= restore_params(warm_start, trained)
+      loaded |= restore_params(warm_start, trained)[1]
     return sharded_init(key, loaded)
 
   train_step = jax.jit(

@@ -194,10 +194,11 @@ class EvalSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-  """When the training state is saved."""
+  """When the run is saved, and which checkpoints stay."""
 
   every: int
   max_to_keep: int
+  best_metric: str | None
 
   def __post_init__(self):
     expect(self.every >= 1, 'every', 'at least 1', self.every)
@@ -252,6 +253,13 @@ class Settings:
   def __post_init__(self):
     expect(self.seed >= 0, 'seed', 'at least 0', self.seed)
     expect(self.num_train_steps >= 1, 'num_train_steps', 'at least 1', self.num_train_steps)
+    expect(
+      self.checkpoint.best_metric is None or self.checkpoint.every % self.eval.every == 0,
+      'checkpoint.every',
+      f'a multiple of eval.every = {self.eval.every} with checkpoint.best_metric, as each '
+      'checkpoint then needs its own evaluation',
+      self.checkpoint.every,
+    )
 
   @classmethod
   def from_config(cls, config: Config) -> 'Settings':

@@ -5,19 +5,21 @@ from collections.abc import Mapping, Sequence
 import flax.struct
 import numpy as np
 
+from pkpo_jax.types import Leaf
+
 
 @flax.struct.dataclass
 class Tally:
   """Statistics over steps, on the host; saved with the run, so that a resumed run goes on.
 
   Attributes:
-    solved: `[num_problems]` bool, problems of which a right sample was ever drawn; `[0]` where
+    solved: `[num_problems]` bool, problems of which a right sample was ever drawn; None where
       problems are not numbered or rewards are not binary.
     recent: `[W, K]` float32, pass@k (max@k) of the last W steps, row step % W; NaN before.
   """
 
-  solved: np.ndarray
-  recent: np.ndarray
+  solved: Leaf | None
+  recent: Leaf
 
   def add(
     self, step: int, ids: np.ndarray, rewards: np.ndarray, values: Sequence[float]
@@ -30,8 +32,9 @@ class Tally:
       rewards: `[P, N]` its rewards.
       values: `[K]` its mean estimates of pass@k (max@k).
     """
-    solved, recent = self.solved.copy(), self.recent.copy()
-    if solved.size:
+    solved, recent = self.solved, self.recent.copy()
+    if solved is not None:
+      solved = solved.copy()
       solved[ids[np.any(rewards > 0, axis=-1)]] = True
     recent[step % len(recent)] = values
     return Tally(solved, recent)
@@ -42,11 +45,12 @@ class Tally:
       f'{name}_rolling': float(value)
       for name, value in zip(names, np.nanmean(self.recent, axis=0), strict=True)
     }
-    if self.solved.size:
+    if self.solved is not None:
       found['cumulative_solve_rate'] = float(np.mean(self.solved))
     return found
 
 
-def empty_tally(num_problems: int, window: int, num_ks: int) -> Tally:
-  """Returns the tally before the first step."""
-  return Tally(np.zeros(num_problems, bool), np.full((window, num_ks), np.nan, np.float32))
+def empty_tally(num_problems: int | None, window: int, num_ks: int) -> Tally:
+  """Returns the tally before the first step; num_problems None keeps no `solved`."""
+  solved = None if num_problems is None else np.zeros(num_problems, bool)
+  return Tally(solved, np.full((window, num_ks), np.nan, np.float32))

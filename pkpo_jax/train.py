@@ -1,11 +1,12 @@
 """The host loop: prompts, rollout, rewards, advantages, update, metrics."""
 
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir
@@ -19,109 +20,146 @@ from pkpo_jax.evaluate import (
   verdict_metrics,
 )
 from pkpo_jax.metrics import Laps, MetricWriter, progress
-from pkpo_jax.run import compile_step, make_run
+from pkpo_jax.run import Run, compile_step, make_run
 from pkpo_jax.settings import Config, Settings, as_dict, expect
+from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
+from pkpo_jax.tasks import FiniteTask
 from pkpo_jax.train_step import check_rewards, make_forward, objective_name, reward_metrics
-from pkpo_jax.types import TrainState
+from pkpo_jax.types import Snapshot, TrainState
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """Trains as `config` says, resuming what is in `workdir`, and returns the last state.
 
-  Leaves config.json, metrics.jsonl, tensorboard/ and checkpoints/ in workdir.
+  Leaves config.json, metrics.jsonl, tensorboard/ and checkpoints/ in workdir. On SIGTERM it ends
+  the step, saves and exits with code 0; the same call goes on from there.
 
   Raises:
     ValueError, TypeError: if the config is wrong, or workdir belongs to another config.
+    UnreadableCheckpoint: if workdir has checkpoints, but none can be read.
     FloatingPointError: if a reward or a metric is NaN or infinite.
+    SystemExit: with code 0, after SIGTERM.
   """
   run = make_run(config)
   settings, task, policy = run.settings, run.task, run.policy
   mesh = sharding.make_mesh(settings.mesh)
-  _check_num_prompts(settings, mesh)
+  _check_settings(settings, mesh, task.is_binary)
   over_prompts = sharding.over_prompts(mesh)
-  init_key, train_key, eval_key, data_key = jax.random.split(jax.random.key(settings.seed), 4)
+  key = jax.random.key(settings.seed)
   init, train_step = compile_step(policy, run.optimizer, settings.loss, mesh, settings.warm_start)
-  draw_prompts = make_draw_prompts(task, settings.rollout.num_prompts, data_key)
   workdir = pathlib.Path(workdir)
   claim_workdir(workdir, as_dict(config))
 
-  sample = jax.jit(policy.sample, static_argnums=2, out_shardings=over_prompts)
+  draw_rollout, advantage_step = _make_source(run, over_prompts)
   forward = jax.jit(make_forward(policy, settings.loss), out_shardings=over_prompts)
-  advantage_step = jax.jit(run.advantage_fn, out_shardings=over_prompts)
   group_metrics = jax.jit(reward_metrics, static_argnums=(2, 3))
   exact_fn = make_exact(policy, task, settings.eval)
   evaluate = make_evaluate(run, over_prompts)
-
-  def write_evaluation(step):
-    found = evaluate(frozen | state.params, step, jax.random.fold_in(eval_key, step))
-    writer.write(step, evaluation_metrics(found, settings.eval, task.is_binary))
+  ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
+  objectives = [objective_name(k, task.is_binary) for k in ks]
 
   def position(step):
-    return {'data': step * settings.rollout.num_prompts, 'k': int(run.k_schedule(step))}
+    data = step * settings.rollout.num_prompts
+    return {'step': step, 'data': data, 'k': int(run.k_schedule(step))}
 
-  with Checkpoints(workdir, settings.checkpoint) as checkpoints:
-    state, frozen = init(init_key)
+  def evaluation(step, params):
+    found = evaluate(params, step, jax.random.fold_in(eval_key, step))
+    metrics = evaluation_metrics(found, settings.eval, task.is_binary)
+    return {name: float(value) for name, value in metrics.items()}
+
+  with Stopping() as stopping, Checkpoints(workdir, settings.checkpoint) as checkpoints:
+    state, frozen = init(jax.random.split(key, 4)[0])
     # A copy, as the state's own arrays are given away in the first update.
     ref_params = jax.tree.map(jnp.copy, state.params) if settings.loss.kl_coef else None
-    ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
-    objectives = [objective_name(k, task.is_binary) for k in ks]
-    num_problems = task.num_problems if task.is_binary and hasattr(task, 'num_problems') else 0
+    has_problems = task.is_binary and isinstance(task, FiniteTask)
+    num_problems = task.num_problems if has_problems else None
     tally = empty_tally(num_problems, settings.log.rolling_steps, len(ks))
-    state = checkpoints.restore(state)
-    first_step = int(state.step)
+    start = checkpoints.restore(Snapshot(state, key, tally, position(0)))
+    state, tally, first_step = start.state, start.tally, start.position['step']
+    due = position(first_step)
+    expect(start.position == due, f'position in {workdir}', f'{due}, by the config', start.position)
     if first_step:
       print(f'Resuming {workdir} at step {first_step}.')
-    with MetricWriter(workdir, first_step, settings.log.tensorboard) as writer:
-      for step in progress(first_step, settings.num_train_steps, workdir.name):
-        if step % settings.eval.every == 0:
-          write_evaluation(step)
+    _, train_key, eval_key, data_key = jax.random.split(start.key, 4)
+    draw_prompts = make_draw_prompts(task, settings.rollout.num_prompts, data_key)
+    with (
+      MetricWriter(workdir, first_step, settings.log.tensorboard) as writer,
+      progress(first_step, settings.num_train_steps, workdir.name) as bar,
+    ):
+      for step in range(first_step, settings.num_train_steps + 1):
+        is_last, found = step == settings.num_train_steps, None
+        if is_last or step % settings.eval.every == 0:
+          found = stopping.interruptible(evaluation, step, frozen | state.params)
+          if found is not None:
+            writer.write(step, found)
+        is_due = is_last or stopping.requested or step % settings.checkpoint.every == 0
+        if is_due and step > first_step:
+          writer.flush()
+          checkpoints.save(Snapshot(state, start.key, tally, position(step)), found or {})
+        if is_last or stopping.requested:
+          break
         is_logged = step % settings.log.every == 0
         laps = Laps(is_logged, state)
         keys = jax.random.split(jax.random.fold_in(train_key, step), 5)
         params = frozen | state.params
-        prompts = draw_prompts(step, keys[0])
-        if settings.rollout.source == 'policy':
-          prompts = jax.device_put(prompts, over_prompts)
-          rollout = sample(params, prompts, settings.rollout.num_samples, keys[1])
-        else:
-          rollout = task.demonstrations(
-            prompts, settings.rollout.num_samples, policy.max_new_tokens, keys[1]
-          )
-          prompts, rollout = jax.device_put((prompts, rollout), over_prompts)
+        prompts, rollout = draw_rollout(params, draw_prompts(step, keys[0]), keys[1])
         laps.end('rollout', rollout)
         rewards, verdicts = grade(task, prompts, rollout, keys[2])
         rewards = jax.device_put(rewards, over_prompts)
         check_rewards(rewards, prompts.ids, step)
         laps.end('rewards', rewards)
         k = run.k_schedule(step)
-        if settings.rollout.source == 'policy':
-          advantages = advantage_step(params, rollout, rewards, k, keys[3])
-        else:
-          advantages = jnp.ones_like(rewards)
+        groups = group_metrics(rewards, k, settings.eval.ks, task.is_binary)
+        values = [float(groups[name]) for name in objectives]
+        tally = tally.add(step, np.asarray(prompts.ids), np.asarray(rewards), values)
+        advantages = advantage_step(params, rollout, rewards, k, keys[3])
         if ref_params is not None:
           rollout = rollout.replace(ref_log_probs=forward(frozen | ref_params, rollout)[0])
         exact = exact_fn(params) if is_logged and exact_fn else None
         state, metrics = train_step(state, frozen, rollout, advantages, keys[4])
         laps.end('update', state)
-        groups = group_metrics(rewards, k, settings.eval.ks, task.is_binary)
-        values = [float(groups[name]) for name in objectives]
-        tally = tally.add(step, np.asarray(prompts.ids), np.asarray(rewards), values)
         if is_logged:
           metrics |= groups | tally.metrics(objectives) | verdict_metrics(verdicts)
           metrics |= exact_metrics(exact, settings.eval, task.is_binary)
           metrics = {f'train/{name}': value for name, value in metrics.items()}
           writer.write(step, metrics | laps.metrics)
-        is_last = step + 1 == settings.num_train_steps
-        if (step + 1) % settings.checkpoint.every == 0 or is_last:
-          writer.flush()
-          checkpoints.save(state)
-      write_evaluation(settings.num_train_steps)
+        bar.update()
+  if stopping.requested:
+    print(f'Stopped by SIGTERM after {step} steps; the same command goes on from there.')
+    raise SystemExit(0)
   return state
 
 
-def _check_num_prompts(settings: Settings, mesh: Mesh) -> None:
-  """Raises ValueError unless prompts divide evenly among devices, mini- and microbatches."""
+def _make_source(run: Run, over_prompts: NamedSharding) -> tuple[Callable, Callable]:
+  """Returns what is learnt from, the policy's samples or the task's demonstrations.
+
+  Returns:
+    fn(params, prompts, key) -> (prompts, rollout), split over devices, and
+    fn(params, rollout, rewards, k, key) -> advantages; a demonstration's is 1.
+  """
+  num_samples = run.settings.rollout.num_samples
+  sample = jax.jit(run.policy.sample, static_argnums=2, out_shardings=over_prompts)
+
+  def draw_rollout(params, prompts, key):
+    prompts = jax.device_put(prompts, over_prompts)
+    return prompts, sample(params, prompts, num_samples, key)
+
+  def demonstrate(params, prompts, key):
+    rollout = run.task.demonstrations(prompts, num_samples, run.policy.max_new_tokens, key)
+    return jax.device_put((prompts, rollout), over_prompts)
+
+  if run.settings.rollout.source == 'demonstrations':
+    return demonstrate, lambda params, rollout, rewards, k, key: jnp.ones_like(rewards)
+  return draw_rollout, jax.jit(run.advantage_fn, out_shardings=over_prompts)
+
+
+def _check_settings(settings: Settings, mesh: Mesh, is_binary: bool) -> None:
+  """Raises ValueError for what would else fail only after work has begun.
+
+  Prompts must divide evenly among devices, mini- and microbatches; config.warm_start must be a
+  run's workdir, and checkpoint.best_metric one of its evaluation's estimates.
+  """
   shards, loss = sharding.num_prompt_shards(mesh), settings.loss
   for field, multiple, fields in (
     (
@@ -134,3 +172,10 @@ def _check_num_prompts(settings: Settings, mesh: Mesh) -> None:
     group = getattr(settings, field.split('.')[0])
     is_multiple = group.num_prompts % multiple == 0
     expect(is_multiple, field, f'a multiple of {fields} = {multiple}', group.num_prompts)
+  if settings.warm_start is not None:
+    is_run = (pathlib.Path(settings.warm_start) / 'checkpoints').is_dir()
+    expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)
+  best_metric = settings.checkpoint.best_metric
+  names = [f'eval/{objective_name(k, is_binary)}' for k in settings.eval.ks]
+  is_known = best_metric is None or best_metric in names
+  expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)

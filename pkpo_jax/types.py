@@ -72,8 +72,8 @@ class Snapshot:
     state: the training state.
     key: PRNG key of the run, from which every step's keys come.
     tally: host arrays, what the run has seen so far; see `pkpo_jax.tally`.
-    position: where the run is, as the config has it at this step: 'data', prompts drawn so far,
-      and 'k' of the next step.
+    position: where the run is, as the config has it: 'step', training steps so far; 'data',
+      prompts drawn so far; 'k' of the next step.
   """
 
   state: TrainState

@@ -17,7 +17,7 @@ LAYERS = [
   {'types', 'weights', 'groups'},
   {'answers', 'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'optimizer', 'policies', 'progress', 'sampling', 'sharding', 'tasks'}
-  | {'checkpoints', 'pretrained', 'tally', 'tokenizers'},
+  | {'checkpoints', 'pretrained', 'stopping', 'tally', 'tokenizers'},
   {'train_step'},
   {'run'},
   {'evaluate'},

@@ -13,13 +13,12 @@ import pytest
 from configs import bandit, default, gaussian
 from experiments.toy import train_seeds
 from pkpo_jax import ADVANTAGES
-from pkpo_jax.checkpoints import Checkpoints
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import make_run
-from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.train import train
+from tests.resuming import metrics_text
 from tests.sequence_policy import BagPolicy, CountTask, config_of
 
 
@@ -45,6 +44,11 @@ def sequences(monkeypatch):
   """Makes the task 'count' and the policy 'bag' known to configs."""
   monkeypatch.setitem(TASKS, 'count', CountTask)
   monkeypatch.setitem(POLICIES, 'bag', BagPolicy)
+
+
+def _without_times(line):
+  """Returns a line of metrics but for how long things took."""
+  return {name: value for name, value in line.items() if not name.startswith('time/')}
 
 
 def _assert_equal(tree, other, **tolerance):
@@ -78,8 +82,7 @@ def _train_whole_and_resumed(config, tmp_path, stop_at):
     if int(path.name) > stop_at:
       shutil.rmtree(path)
   resumed = train(config, tmp_path / 'cut')
-  metrics = (tmp_path / 'cut' / 'metrics.jsonl').read_bytes()
-  assert metrics == (tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
+  assert metrics_text(tmp_path / 'cut') == metrics_text(tmp_path / 'whole')
   return whole, resumed
 
 
@@ -163,15 +166,6 @@ def test_a_run_on_a_mesh_equals_one_device_and_resumes_in_parts(sequences, tmp_p
   assert kernel.addressable_shards[0].data.shape == (8, 4)
 
 
-def test_restoring_frees_the_state_that_it_replaces(tmp_path):
-  state = train(_small(), tmp_path)
-  fresh = jax.tree.map(jnp.zeros_like, state)
-  with Checkpoints(tmp_path, CheckpointSettings(every=4, max_to_keep=2)) as checkpoints:
-    restored = checkpoints.restore(fresh)
-  _assert_equal(restored, state, rtol=0)
-  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(fresh))
-
-
 def test_evaluation_may_change_fields_of_the_policy(sequences, tmp_path):
   found = {}
   for name, changes in {'same': {}, 'greedy': {'greedy': True}}.items():
@@ -179,7 +173,7 @@ def test_evaluation_may_change_fields_of_the_policy(sequences, tmp_path):
     found[name] = read_metrics(tmp_path / name)
   for same, greedy in zip(found['same'], found['greedy'], strict=True):
     if 'train/loss' in same:
-      assert same == greedy
+      assert _without_times(same) == _without_times(greedy)
     else:
       assert greedy['eval/max@1'] == pytest.approx(greedy['eval/max@4'])  # One answer a prompt.
       assert same['eval/max@1'] < same['eval/max@4']
@@ -224,7 +218,7 @@ def test_eight_devices_train_like_one(arg, tmp_path):
   eight = train(_small(arg, **{'mesh.data': 8}), tmp_path / '8')
   _assert_equal(eight, one, rtol=2e-5, atol=2e-6)
   for a, b in zip(read_metrics(tmp_path / '1'), read_metrics(tmp_path / '8'), strict=True):
-    assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+    assert _without_times(a) == pytest.approx(_without_times(b), rel=1e-4, abs=1e-5)
 
 
 def test_many_seeds_at_once_train_like_the_host_loop(tmp_path):

@@ -1,0 +1,53 @@
+"""SIGTERM asks a run to stop; the training loop looks whether it has come."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+
+class _Interrupted(BaseException):
+  """Ends a call early; no Exception, so that nothing on the way takes it for a failure."""
+
+
+class Stopping:
+  """Whether SIGTERM has come since the `with` statement was entered.
+
+  The signal's former handler is put back on leaving. Signals reach the main thread alone: in
+  others this does nothing.
+  """
+
+  def __init__(self):
+    self.requested = False
+    self._may_interrupt = False
+
+  def interruptible(self, function: Callable, *args):
+    """Returns function(*args), or None if SIGTERM comes meanwhile, which ends the call at once.
+
+    For work that leaves nothing half done.
+    """
+    try:
+      self._may_interrupt = True
+      result = function(*args)
+      self._may_interrupt = False
+      return result
+    except _Interrupted:
+      return None
+    finally:
+      self._may_interrupt = False
+
+  def _handle(self, signum: int, frame: FrameType | None) -> None:
+    self.requested = True
+    if self._may_interrupt:
+      self._may_interrupt = False  # Once.
+      raise _Interrupted
+
+  def __enter__(self) -> 'Stopping':
+    self._in_main_thread = threading.current_thread() is threading.main_thread()
+    if self._in_main_thread:
+      self._former = signal.signal(signal.SIGTERM, self._handle)
+    return self
+
+  def __exit__(self, *exception) -> None:
+    if self._in_main_thread:
+      signal.signal(signal.SIGTERM, self._former)
