@@ -1,4 +1,4 @@
-"""What the answers of a problem's samples say beyond pass@k: majority votes and diversity."""
+"""What the samples of a problem say beyond pass@k: majority votes, diversity, lengths."""
 
 import functools
 from collections import Counter
@@ -9,9 +9,78 @@ from jaxtyping import Bool, Float
 from scipy import ndimage, special
 
 from pkpo_jax.settings import expect
+from pkpo_jax.tasks import Rewarder
+from pkpo_jax.tasks.verifiers import KINDS, Verdict
+from pkpo_jax.types import Rollout
 
-# One more, and C(N, N/2) is beyond float64.
-_MAX_SAMPLES = 1024
+# With a few more, C(N, N/2) is beyond float64.
+MAX_VOTERS = 1024
+
+
+def majority_votes(
+  verdicts: list[list[Verdict]] | None, ks: Sequence[int]
+) -> Float[np.ndarray, 'P K'] | None:
+  """Returns maj@k of each problem, None where there are no verdicts or more than 1024 samples.
+
+  It is NaN for a problem with a proper answer that cannot be compared with others, being None.
+  """
+  if verdicts is None or len(verdicts[0]) > MAX_VOTERS:
+    return None
+  is_right = np.asarray([[verdict.reward == 1 for verdict in group] for group in verdicts])
+  found = maj_at_k([[verdict.answer for verdict in group] for group in verdicts], is_right, ks)
+  is_proper = lambda verdict: verdict.kind in ('right', 'wrong')
+  for values, group in zip(found, verdicts, strict=True):
+    if any(is_proper(verdict) and verdict.answer is None for verdict in group):
+      values[:] = np.nan
+  return found
+
+
+def sample_statistics(
+  task: Rewarder,
+  rollout: Rollout,
+  rewards: Float[np.ndarray, 'P N'],
+  verdicts: list[list[Verdict]] | None,
+) -> dict[str, Float[np.ndarray, 'P']]:
+  """Returns what the samples of each problem are like, as far as the task lets it be known.
+
+  Args:
+    task: the task.
+    rollout: the samples, on the host.
+    rewards: their rewards.
+    verdicts: on them, `[P][N]`.
+
+  Returns:
+    completion_tokens: mean length.
+    truncation_share: of the completions, those cut off at L tokens with no stop token; from tasks
+      with a tokenizer.
+    answer_diversity: of the wrong ones, the share of distinct ones; from tasks whose rewards are 0
+      or 1, NaN where none is wrong. They are compared by their proper answers, those without one
+      by their tokens.
+    verdict_right, ...: share of each kind; from tasks with a verifier.
+  """
+  tokens, mask = rollout.completions, rollout.completion_mask
+  found = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
+  if hasattr(task, 'tokenizer'):
+    is_cut = mask[..., -1] & ~np.isin(tokens[..., -1], task.tokenizer.stop_ids)
+    found['truncation_share'] = np.mean(is_cut, axis=-1)
+  if task.is_binary:
+    contents = [
+      [row[is_token].tobytes() for row, is_token in zip(*group, strict=True)]
+      for group in zip(tokens, mask, strict=True)
+    ]
+    if verdicts is not None:
+      contents = [
+        [
+          content if verdict.answer is None else verdict.answer
+          for content, verdict in zip(*pair, strict=True)
+        ]
+        for pair in zip(contents, verdicts, strict=True)
+      ]
+    found['answer_diversity'] = answer_diversity(contents, rewards == 1)
+  if verdicts is not None:
+    kinds = np.asarray([[verdict.kind for verdict in group] for group in verdicts])
+    found |= {f'verdict_{kind}': np.mean(kinds == kind, axis=-1) for kind in KINDS}
+  return found
 
 
 def maj_at_k(
@@ -45,7 +114,7 @@ def maj_at_k(
   [[0.5        0.66666667 1.        ]]
   """
   num_samples = is_right.shape[-1]
-  expect(num_samples <= _MAX_SAMPLES, 'answers', f'at most {_MAX_SAMPLES} samples', num_samples)
+  expect(num_samples <= MAX_VOTERS, 'answers', f'at most {MAX_VOTERS} samples', num_samples)
   for k in ks:
     expect(1 <= k <= num_samples, 'ks', f'1 <= k <= N = {num_samples}', k)
   found = np.zeros((len(is_right), len(ks)))
@@ -110,7 +179,7 @@ def _won(choices: Sequence[tuple[int, bool]], num_samples: int) -> Float[np.ndar
 @functools.cache
 def _choose(n: int) -> Float[np.ndarray, 'j']:
   """Returns C(n, j) for j = 0, ..., 1024."""
-  return special.comb(n, np.arange(_MAX_SAMPLES + 1))
+  return special.comb(n, np.arange(MAX_VOTERS + 1))
 
 
 @functools.cache

@@ -1,257 +1,258 @@
-"""Measures a policy on held-out problems: in training, and from the command line.
+"""Evaluates a checkpoint from the command line, alone or beside that of another run.
 
-python -m pkpo_jax.evaluate --workdir=runs/maze_k8 --config.eval.num_samples=64
+python -m pkpo_jax.evaluate --workdir=runs/maze_k8 --config.eval.num_samples=64 \
+  --other_workdir=runs/maze_k1
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import NamedSharding
-from jaxtyping import Float, Int
+from absl import app, flags, logging
+from jax.sharding import Mesh
+from jaxtyping import Float
+from ml_collections import ConfigDict, config_flags
 
-from pkpo_jax import sharding
-from pkpo_jax.answers import answer_diversity, maj_at_k
-from pkpo_jax.data import held_out_prompts
-from pkpo_jax.estimators import pass_at_k_curve, standard_error
-from pkpo_jax.policies import Policy
-from pkpo_jax.run import Run
-from pkpo_jax.settings import EvalSettings
-from pkpo_jax.tasks import Rewarder
-from pkpo_jax.tasks.verifiers import KINDS, Verdict
-from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
-from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax import report, sharding
+from pkpo_jax.checkpoints import flatten, restore_params
+from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
+from pkpo_jax.flags import check_overrides, config_path, parse_flags, read_config
+from pkpo_jax.measure import Evaluation, count_pieces, make_evaluate
+from pkpo_jax.metrics import progress
+from pkpo_jax.run import Run, compile_step, make_run
+from pkpo_jax.settings import as_dict, expect
 from pkpo_jax.typing import Key
 
-
-class Evaluation(NamedTuple):
-  """What one evaluation found; all but `exact` for each problem.
-
-  Attributes:
-    ids: `[P]` the problems.
-    values: `[P, K]` estimate of pass@k (max@k) for each k in config.eval.ks.
-    majority: `[P, K]` maj@k for the same k; None where answers cannot be compared.
-    statistics: means over the problem's samples, `[P]` each, NaN where there is nothing to take
-      the mean of; see `sample_statistics`.
-    exact: `[K]` pass@k (max@k) over all problems there are, exactly; None where the task cannot
-      tell.
-  """
-
-  ids: Int[np.ndarray, 'P']
-  values: Float[np.ndarray, 'P K']
-  majority: Float[np.ndarray, 'P K'] | None
-  statistics: dict[str, Float[np.ndarray, 'P']]
-  exact: Float[jax.Array, 'K'] | None
+LEVEL = 0.95  # Of the intervals.
 
 
-def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:
-  """Returns fn(params, step, key, pieces=range(1)) -> Evaluation, as config.eval says.
-
-  The prompts are sampled in as many equal pieces as there are `pieces`, an iterable that may show
-  progress. With several pieces the random numbers are others than with one.
-
-  Args:
-    run: the parts of the run.
-    over_prompts: how prompts are split over devices; None is one device.
-  """
-  task, settings = run.task, run.settings.eval
-  sample = jax.jit(run.eval_policy.sample, static_argnums=2, out_shardings=over_prompts)
-  mean_entropy = jax.jit(make_mean_entropy(run, over_prompts), out_shardings=over_prompts)
-  curve = jax.jit(lambda rewards: pass_at_k_curve(rewards, settings.ks))
-  # What is known exactly is of the policy's own distribution.
-  samples_exactly = run.eval_policy.samples_exactly
-  exact_fn = make_exact(run.eval_policy, task, settings) if samples_exactly else None
-
-  def measure(params, step, prompts, sample_key, reward_key):
-    prompts = jax.device_put(prompts, over_prompts)
-    rollout = sample(params, prompts, settings.num_samples, sample_key)
-    rewards, verdicts = grade(task, prompts, rollout, reward_key)
-    check_rewards(rewards, prompts.ids, step)
-    entropy = np.asarray(mean_entropy(params, rollout))
-    values = np.asarray(curve(rewards))
-    statistics = sample_statistics(task, jax.device_get(rollout), np.asarray(rewards), verdicts)
-    return Evaluation(
-      ids=np.asarray(prompts.ids),
-      values=values,
-      majority=None if verdicts is None else majority_votes(verdicts, settings.ks),
-      statistics={'entropy': entropy, **statistics},
-      exact=None,
-    )
-
-  def evaluate(params, step, key, pieces=range(1)):
-    prompt_key, sample_key, reward_key = jax.random.split(key, 3)
-    prompts = held_out_prompts(task, step, settings.num_prompts, prompt_key)
-    size, found = settings.num_prompts // len(pieces), []
-    for i in pieces:
-      piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
-      keys = sample_key, reward_key
-      if len(pieces) > 1:
-        keys = (jax.random.fold_in(one, i) for one in keys)
-      found.append(measure(params, step, piece, *keys))
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    if whole.majority is not None and np.isnan(whole.majority).any():
-      whole = whole._replace(majority=None)
-    return whole._replace(exact=exact_fn(params) if exact_fn else None)
-
-  return evaluate
-
-
-def grade(
-  task: Rewarder, prompts: Prompts, rollout: Rollout, key: Key
-) -> tuple[Any, list[list[Verdict]] | None]:
-  """Returns the rewards `[P, N]` and, from a task with a verifier, the verdicts `[P][N]`."""
-  if not hasattr(task, 'verdicts'):
-    return task.rewards(prompts, rollout, key), None
-  verdicts = task.verdicts(prompts, rollout)
-  rewards = [[verdict.reward for verdict in group] for group in verdicts]
-  return np.asarray(rewards, np.float32), verdicts
-
-
-def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:
-  """Returns verdict_right, verdict_malformed, ...: the share of the completions of each kind."""
-  if verdicts is None:
-    return {}
-  counts = Counter(verdict.kind for group in verdicts for verdict in group)
-  return {f'verdict_{kind}': counts[kind] / counts.total() for kind in KINDS}
-
-
-def majority_votes(verdicts: list[list[Verdict]], ks: Sequence[int]) -> Float[np.ndarray, 'P K']:
-  """Returns maj@k; NaN for a problem with a proper answer that cannot be compared with others."""
-  is_right = np.asarray([[verdict.reward == 1 for verdict in group] for group in verdicts])
-  found = maj_at_k([[verdict.answer for verdict in group] for group in verdicts], is_right, ks)
-  is_proper = lambda verdict: verdict.kind in ('right', 'wrong')
-  for values, group in zip(found, verdicts, strict=True):
-    if any(is_proper(verdict) and verdict.answer is None for verdict in group):
-      values[:] = np.nan
-  return found
-
-
-def sample_statistics(
-  task: Rewarder,
-  rollout: Rollout,
-  rewards: Float[np.ndarray, 'P N'],
-  verdicts: list[list[Verdict]] | None,
-) -> dict[str, Float[np.ndarray, 'P']]:
-  """Returns what the samples of each problem are like, as far as the task lets it be known.
-
-  Args:
-    task: the task.
-    rollout: the samples, on the host.
-    rewards: their rewards.
-    verdicts: on them, `[P][N]`.
-
-  Returns:
-    completion_tokens: mean length.
-    truncation_share: of the completions, those cut off at L tokens with no stop token; from tasks
-      with a tokenizer.
-    answer_diversity: of the wrong ones, the share of distinct ones; from tasks whose rewards are 0
-      or 1, NaN where none is wrong. They are compared by their proper answers, those without one
-      by their tokens.
-    verdict_right, ...: share of each kind; from tasks with a verifier.
-  """
-  tokens, mask = rollout.completions, rollout.completion_mask
-  found = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
-  if hasattr(task, 'tokenizer'):
-    is_cut = mask[..., -1] & ~np.isin(tokens[..., -1], task.tokenizer.stop_ids)
-    found['truncation_share'] = np.mean(is_cut, axis=-1)
-  if task.is_binary:
-    contents = [
-      [row[is_token].tobytes() for row, is_token in zip(*group, strict=True)]
-      for group in zip(tokens, mask, strict=True)
-    ]
-    if verdicts is not None:
-      contents = [
-        [
-          content if verdict.answer is None else verdict.answer
-          for content, verdict in zip(*pair, strict=True)
-        ]
-        for pair in zip(contents, verdicts, strict=True)
-      ]
-    found['answer_diversity'] = answer_diversity(contents, rewards == 1)
-  if verdicts is not None:
-    shares = [verdict_metrics([group]) for group in verdicts]
-    found |= {name: np.asarray([share[name] for share in shares]) for name in shares[0]}
-  return found
-
-
-def make_mean_entropy(
-  run: Run, over_prompts: NamedSharding | None = None
-) -> Callable[[Any, Rollout], Float[jax.Array, 'P']]:
-  """Returns fn(params, rollout) -> the mean entropy of each problem's tokens, nats.
-
-  Of the policy that is trained, at its own temperature, whatever drew the tokens. In pieces of no
-  more completions than an update has, which fit into memory even with their gradients.
-  """
-  settings = run.settings
-  updates = settings.loss.num_minibatches * settings.loss.num_microbatches
-  max_completions = settings.rollout.num_prompts * settings.rollout.num_samples // updates
-  num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
-
-  def mean_entropy(params, rollout):
-    def of_piece(piece):
-      _, entropy = run.policy.log_probs_and_entropy(params, piece)
-      mask = piece.completion_mask
-      num_tokens = jnp.sum(mask, axis=(1, 2))
-      return jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2)) / jnp.maximum(num_tokens, 1)
-
-    num_prompts, num_samples, _ = rollout.completions.shape
-    num_pieces = count_pieces(num_prompts, num_samples, max_completions, num_shards)
-    return join_prompts(lax.map(of_piece, split_prompts(rollout, num_pieces)))
-
-  return mean_entropy
-
-
-def count_pieces(num_prompts: int, num_samples: int, max_completions: int, num_shards: int) -> int:
-  """Returns the least number of equal pieces with at most `max_completions` completions each.
-
-  If even one prompt on each of the `num_shards` devices has more, a piece is just that.
-
-  >>> count_pieces(num_prompts=12, num_samples=8, max_completions=40, num_shards=1)
-  3
-  """
-  most = num_prompts // num_shards
-  is_small = lambda pieces: num_prompts // pieces * num_samples <= max_completions
-  return next((m for m in range(1, most) if most % m == 0 and is_small(m)), most)
-
-
-def make_exact(policy: Policy, task: Rewarder, settings: EvalSettings) -> Callable | None:
-  """Returns fn(params) -> exact objective `[K]` for config.eval.ks, or None."""
-  if not hasattr(task, 'exact_max_at_k'):
-    return None
-  return jax.jit(lambda params: task.exact_max_at_k(policy, params, settings.ks))
-
-
-def exact_metrics(
-  exact: Float[jax.Array, 'K'] | None, settings: EvalSettings, is_binary: bool
-) -> dict[str, jax.Array]:
-  """Returns pass@k_exact (max@k_exact) for config.eval.ks; nothing where `exact` is None."""
-  if exact is None:
-    return {}
-  names = [f'{objective_name(k, is_binary)}_exact' for k in settings.ks]
-  return dict(zip(names, exact, strict=True))
-
-
-def evaluation_metrics(
-  evaluation: Evaluation, settings: EvalSettings, is_binary: bool
+def evaluate_workdirs(
+  config: Mapping[str, Any],
+  workdirs: Sequence[pathlib.Path],
+  checkpoint: int | str,
+  seed: int,
+  num_prompts_at_once: int | None = None,
 ) -> dict[str, Any]:
-  """Returns the means over problems, named eval/...
+  """Returns a report, see `pkpo_jax.report`, on a trained policy, or on two and how they differ.
 
-  pass@k, pass@k_se (standard error over problems), pass@k_exact, maj@k and the statistics of
-  `sample_statistics`, each where it is known.
+  Args:
+    config: of the first. Its `eval` and `mesh` hold for the second, too, and 1, 2, 4, ... and
+      num_samples join its ks.
+    workdirs: where the first, and perhaps the second, were trained. What else the second's config
+      is, its config.json says.
+    checkpoint: a step, 'latest' or 'best'.
+    seed: of all that is drawn: problems, where the task draws them, samples and resamples.
+    num_prompts_at_once: how many prompts to sample at a time; None is as many as have no more
+      completions than an evaluation had while the first was trained.
+
+  Raises:
+    ValueError, TypeError: if a config is wrong, the second's task is another, or the checkpoint
+      does not fit the config.
+    FileNotFoundError: if there is no such checkpoint.
   """
-  means, errors = jnp.mean(evaluation.values, axis=0), standard_error(evaluation.values)
-  metrics = exact_metrics(evaluation.exact, settings, is_binary)
-  for k, mean, error in zip(settings.ks, means, errors, strict=True):
-    name = objective_name(k, is_binary)
-    metrics |= {name: mean, f'{name}_se': error}
-  if evaluation.majority is not None:
-    shares = np.mean(evaluation.majority, axis=0)
-    metrics |= {f'maj@{k}': share for k, share in zip(settings.ks, shares, strict=True)}
+  config = _with_more_ks(config)
+  own_configs = [_own_config(workdir).to_dict() for workdir in workdirs]
+  configs = [config]
+  for workdir, own in zip(workdirs[1:], own_configs[1:], strict=True):
+    _check_same_task(workdir, own, config)
+    configs.append({**own, 'eval': config['eval'], 'mesh': config['mesh']})
+  runs = [make_run(each) for each in configs]
+  settings, mesh = runs[0].settings.eval, sharding.make_mesh(runs[0].settings.mesh)
+  num_shards = sharding.num_prompt_shards(mesh)
+  is_multiple = settings.num_prompts % num_shards == 0
+  multiple = f'a multiple of mesh.data * mesh.fsdp = {num_shards}'
+  expect(is_multiple, 'eval.num_prompts', multiple, settings.num_prompts)
+  # Of the first alone, whose samples so do not depend on what it is compared with.
+  max_completions = own_configs[0]['eval']['num_prompts'] * own_configs[0]['eval']['num_samples']
+  if num_prompts_at_once is not None:
+    expect(num_prompts_at_once >= 1, 'num_prompts_at_once', 'at least 1', num_prompts_at_once)
+    max_completions = num_prompts_at_once * settings.num_samples
+  num_pieces = count_pieces(settings.num_prompts, settings.num_samples, max_completions, num_shards)
+
+  eval_key, bootstrap_key = jax.random.split(jax.random.key(seed))
+  found, summaries = [], []
+  for run, workdir, each in zip(runs, workdirs, configs, strict=True):
+    step, params = restore(run, mesh, workdir, checkpoint)
+    evaluate = make_evaluate(run, sharding.over_prompts(mesh))
+    # Step 0 whatever the checkpoint: the problems are the same.
+    with progress(0, num_pieces, workdir.name) as bar:
+      found.append(evaluate(params, 0, eval_key, num_pieces, bar.update))
+    del params  # Two may be more than the devices hold.
+    summary = summarize(found[-1], settings.ks, run.task.is_binary, bootstrap_key)
+    summaries.append({'workdir': str(workdir), 'step': step, 'config': each, **summary})
+  is_binary = runs[0].task.is_binary
+  return {
+    'seed': seed,
+    'level': LEVEL,
+    'num_problems': settings.num_prompts,
+    'num_samples': settings.num_samples,
+    'num_pieces': num_pieces,
+    'runs': summaries,
+    'differences': compare(*found, settings.ks, is_binary, bootstrap_key) if found[1:] else {},
+  }
+
+
+def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) -> tuple[int, Any]:
+  """Returns a checkpoint's step and the parameters, those that were not trained too."""
+  policy = run.policy
+  # The first key is of the initial parameters, as in training.
+  key = jax.random.split(jax.random.key(run.settings.seed), 4)[0]
+  shapes = jax.eval_shape(policy.init, key)
+  shardings = sharding.tree_shardings(shapes, mesh, policy.partition_rules)
+  like = sharding.with_shardings(shapes, shardings)
+  trained = {name: like[name] for name in like.keys() - policy.frozen}
+  step, params = restore_params(workdir, trained, None if checkpoint == 'latest' else checkpoint)
+  if policy.frozen:
+    init, _ = compile_step(policy, run.optimizer, run.settings.loss, mesh)
+    params |= init(key)[1]
+  return step, params
+
+
+def curves(evaluation: Evaluation, is_binary: bool) -> dict[str, Float[np.ndarray, 'P K']]:
+  """Returns pass@k (max@k) and, where answers can be compared, maj@k of each problem."""
+  found = {'pass@k' if is_binary else 'max@k': evaluation.values}
+  return found if evaluation.majority is None else found | {'maj@k': evaluation.majority}
+
+
+def summarize(
+  evaluation: Evaluation, ks: Sequence[int], is_binary: bool, key: Key
+) -> dict[str, Any]:
+  """Returns the curves, statistics and problems of a report; `key` draws the resamples."""
+  by_problem, found = curves(evaluation, is_binary), {}
+  for name, values in by_problem.items():
+    mean, low, high = bootstrap_interval(values, key, level=LEVEL)
+    found[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(values)}
+    found[name] |= {'low': low, 'high': high}
+    if evaluation.exact is not None and name != 'maj@k':
+      found[name]['exact'] = evaluation.exact
+  statistics = {}
   for name, values in evaluation.statistics.items():
-    if not np.isnan(values).all():
-      metrics[name] = np.nanmean(values)
-  return {f'eval/{name}': value for name, value in metrics.items()}
+    known = values[~np.isnan(values)]
+    if known.size:
+      error = standard_error(known) if known.size > 1 else None
+      statistics[name] = {
+        'mean': np.mean(known),
+        'standard_error': error,
+        'num_problems': known.size,
+      }
+  problems = {'id': evaluation.ids, **by_problem, **evaluation.statistics}
+  return _plain({'curves': found, 'statistics': statistics, 'problems': problems})
+
+
+def compare(
+  evaluation: Evaluation, other: Evaluation, ks: Sequence[int], is_binary: bool, key: Key
+) -> dict[str, Any]:
+  """Returns the differences of a report; `key` draws the resamples."""
+  others, found = curves(other, is_binary), {}
+  for name, values in curves(evaluation, is_binary).items():
+    if name in others:
+      mean, low, high = paired_bootstrap(values, others[name], key, level=LEVEL)
+      found[name] = _plain({'k': ks, 'mean': mean, 'low': low, 'high': high})
+  return found
+
+
+def _plain(tree: Any) -> Any:
+  """Returns nested dicts of arrays as nested dicts of lists, None for what is not a number."""
+  if isinstance(tree, Mapping):
+    return {name: _plain(value) for name, value in tree.items()}
+  if tree is None:
+    return None
+  listed = np.asarray(tree).tolist()
+  known = lambda x: None if isinstance(x, float) and np.isnan(x) else x
+  return [known(x) for x in listed] if isinstance(listed, list) else known(listed)
+
+
+def _with_more_ks(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config with 1, 2, 4, ..., num_samples and those of its ks that are no larger."""
+  n = config['eval']['num_samples']
+  powers = (2**i for i in range(n.bit_length()))
+  ks = sorted({*powers, n, *(k for k in config['eval']['ks'] if k <= n)})
+  return {**config, 'eval': {**config['eval'], 'ks': tuple(ks)}}
+
+
+def _own_config(workdir: pathlib.Path) -> ConfigDict:
+  path = workdir / 'config.json'
+  expect(path.is_file(), 'workdir', 'the folder of a run, with its config.json', str(workdir))
+  return read_config(path)
+
+
+def _check_same_task(workdir: pathlib.Path, own: Mapping, config: Mapping) -> None:
+  """Raises ValueError that names the fields in which the tasks differ, if they do."""
+  there, here = flatten({'task': own['task']}), flatten({'task': config['task']})
+  fields = sorted(f for f in there.keys() | here.keys() if there.get(f) != here.get(f))
+  differences = '; '.join(f'{f}: {there.get(f)!r} there, {here.get(f)!r} here' for f in fields)
+  expect(not fields, 'other_workdir', f'a run on the same task ({differences})', str(workdir))
+
+
+def main(argv: list[str]) -> None:
+  """Evaluates, prints the table, writes JSON and figure."""
+  if len(argv) > 1:
+    raise app.UsageError(f'expected only flags, got {argv[1:]}.')
+  logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
+  args = flags.FLAGS
+  workdirs = [pathlib.Path(x) for x in (args.workdir, args.other_workdir) if x is not None]
+  try:
+    report.require_matplotlib()
+    checkpoint = _checkpoint(args.checkpoint)
+    config = as_dict(args.config)
+    found = evaluate_workdirs(config, workdirs, checkpoint, args.seed, args.num_prompts_at_once)
+  except (ValueError, TypeError, ImportError, OSError) as error:
+    raise app.UsageError(str(error)) from error
+  found = {'command': f'python -m pkpo_jax.evaluate {shlex.join(sys.argv[1:])}', **found}
+  output = pathlib.Path(args.output) if args.output else workdirs[0] / 'evaluation'
+  output.mkdir(parents=True, exist_ok=True)
+  report.write_json(found, output / 'evaluation.json')
+  report.draw(found, output / 'evaluation.png')
+  print(report.table(found))
+  print(
+    f'All of it, problem by problem: {output}/evaluation.json    Figure: {output}/evaluation.png'
+  )
+
+
+def run() -> None:
+  """The console script."""
+  # Not at the top, as another command has flags of the same names.
+  define = flags.DEFINE_string
+  define('workdir', None, 'Folder of the run.')
+  define('checkpoint', 'latest', "Which checkpoint: a step, 'latest' or 'best'.")
+  define('other_workdir', None, 'Folder of a run to compare with, on the same problems.')
+  define('output', None, 'Folder for JSON and figure; workdir/evaluation if not given.')
+  flags.DEFINE_integer('seed', 0, 'Of all that the evaluation draws.', lower_bound=0)
+  flags.DEFINE_integer(
+    'num_prompts_at_once',
+    None,
+    'Prompts to sample at a time; as many as have no more completions than an evaluation during '
+    'training had, if not given.',
+    lower_bound=1,
+  )
+  app.run(main, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; --config is workdir/config.json, open to overrides, if it is not given."""
+  first = flags.FlagValues()
+  flags.DEFINE_string('workdir', None, '', flag_values=first)
+  first(argv, known_only=True)
+  text = 'Config file, workdir/config.json if not given; override with --config.group.field=value.'
+  if first.workdir is None or config_path(argv) is not None:
+    config_flags.DEFINE_config_file('config', None, text)
+  else:
+    config = _own_config(pathlib.Path(first.workdir))
+    check_overrides(argv, config)
+    config_flags.DEFINE_config_dict('config', config, text)
+  flags.mark_flag_as_required('workdir')
+  return parse_flags(argv)
+
+
+def _checkpoint(name: str) -> int | str:
+  is_known = name in ('latest', 'best') or name.isdigit()
+  expect(is_known, 'checkpoint', "a step, 'latest' or 'best'", name)
+  return int(name) if name.isdigit() else name
+
+
+if __name__ == '__main__':
+  run()

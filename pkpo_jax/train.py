@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir
 from pkpo_jax.data import make_draw_prompts
-from pkpo_jax.evaluate import (
+from pkpo_jax.measure import (
   evaluation_metrics,
   exact_metrics,
   grade,

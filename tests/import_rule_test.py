@@ -15,14 +15,14 @@ PACKAGE = ROOT / 'pkpo_jax'
 LAYERS = [
   {'flags', 'typing', 'settings'},
   {'types', 'weights', 'groups'},
-  {'answers', 'estimators', 'advantages', 'schedules', 'losses'},
+  {'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'optimizer', 'policies', 'progress', 'sampling', 'sharding', 'tasks'}
-  | {'checkpoints', 'pretrained', 'stopping', 'tally', 'tokenizers'},
+  | {'answers', 'checkpoints', 'pretrained', 'report', 'stopping', 'tally', 'tokenizers'},
   {'train_step'},
   {'run'},
-  {'evaluate'},
+  {'measure'},
   {'train'},
-  {'main'},
+  {'evaluate', 'main'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'typing', 'weights', 'groups', 'estimators', 'advantages'}

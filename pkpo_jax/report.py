@@ -1,0 +1,169 @@
+"""Shows what an evaluation from the command line found: a table, JSON and a figure.
+
+A report is a dict of plain values:
+  command, seed, level: what made it, and the coverage of its intervals.
+  num_problems, num_samples, num_pieces: of the evaluation; see `evaluate.make_evaluate`.
+  runs: for each of the one or two workdirs,
+    workdir, step, config: what was evaluated.
+    curves: for 'pass@k' (or 'max@k') and, where answers can be compared, 'maj@k' the columns k,
+      mean, standard_error, low and high (the interval) and, where it is known, exact.
+    statistics: for 'entropy' and others their mean, standard_error and num_problems, of how many.
+    problems: the columns id, pass@k (or max@k), maj@k (a row of all k for each problem) and one
+      for each statistic.
+  differences: for the same curves, first run minus second, the columns k, mean, low and high; {}
+    for a single run.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Report = Mapping[str, Any]
+
+_COLORS = ('#0072b2', '#d55e00')  # Okabe & Ito's blue and vermilion.
+
+
+def require_matplotlib() -> None:
+  """Raises ImportError that says what to install, if the figure could not be drawn."""
+  try:
+    import matplotlib.figure  # noqa: F401
+  except ImportError as error:
+    raise ImportError(
+      "the figure needs matplotlib: pip install 'pkpo_jax[figures]', or '.[figures]' in a clone."
+    ) from error
+
+
+def table(report: Report) -> str:
+  """Returns the report as text."""
+  lines, names, interval = [], run_names(report), f'{100 * report["level"]:g} % interval'
+  for run, name in zip(report['runs'], names, strict=True):
+    lines += [
+      f'{name}: {report["num_problems"]} problems, {report["num_samples"]} samples of each',
+      *_curve_lines(run['curves'], interval),
+      '',
+      *_statistic_lines(run['statistics'], report['num_problems']),
+      '',
+    ]
+  for curve, difference in report['differences'].items():
+    lines += [
+      f'{curve}: {names[0]} minus {names[1]}, paired over problems',
+      *_difference_lines(difference, *(run['curves'][curve] for run in report['runs']), interval),
+      '',
+    ]
+  lines.append('Standard errors (s.e.) and intervals are over problems.')
+  if report['differences']:
+    lines.append('*: the interval leaves out 0.')
+  return '\n'.join(lines)
+
+
+def run_names(report: Report) -> list[str]:
+  """Returns what to call each run: its folder and step, with the path if folders are alike."""
+  paths = [pathlib.Path(run['workdir']) for run in report['runs']]
+  folders = [path.name for path in paths]
+  if len(set(folders)) < len(paths):
+    folders = [str(path) for path in paths]
+  return [f'{x}, step {run["step"]}' for x, run in zip(folders, report['runs'], strict=True)]
+
+
+def write_json(report: Report, path: pathlib.Path) -> None:
+  """Writes the report, a list of numbers on one line."""
+  text = json.dumps(report, indent=2, allow_nan=False)
+  text = re.sub(r'\[\s+([^][{}]*?)\s+\]', lambda x: f'[{" ".join(x[1].split())}]', text)
+  path.write_text(text + '\n')
+
+
+def draw(report: Report, path: pathlib.Path) -> None:
+  """Draws pass@k with its interval, and maj@k, of each run, and beside them the differences."""
+  # Without pyplot nothing global is touched, no display is looked for.
+  from matplotlib.figure import Figure
+
+  num_panels = 2 if report['differences'] else 1
+  figure = Figure(figsize=(1.5 + 5 * num_panels, 4.8), dpi=150, layout='constrained')
+  axes = figure.subplots(1, num_panels, squeeze=False)[0]
+  for run, name, color in zip(report['runs'], run_names(report), _COLORS, strict=False):
+    for curve, columns in run['curves'].items():
+      _draw_curve(axes[0], columns, f'{curve}, {name}', color, is_dashed=curve == 'maj@k')
+      if 'exact' in columns:
+        axes[0].plot(
+          columns['k'], columns['exact'], ':', color='black', label=f'{curve} exactly, {name}'
+        )
+  objective, *others = report['runs'][0]['curves']
+  axes[0].set(ylabel=', '.join([objective, *others]))
+  for curve, columns in report['differences'].items():
+    _draw_curve(axes[1], columns, None, 'black', is_dashed=curve == 'maj@k')
+  if report['differences']:
+    axes[1].axhline(0, color='grey', linewidth=1)
+    axes[1].set(ylabel='difference', title='First minus second, paired over problems')
+  for axis in axes:
+    _style(axis, report['runs'][0]['curves'][objective]['k'])
+  figure.suptitle(
+    f'{report["num_problems"]} problems, {report["num_samples"]} samples of each, '
+    f'{100 * report["level"]:g} % intervals over problems'
+  )
+  figure.legend(loc='outside lower center', ncols=num_panels, frameon=False)
+  figure.savefig(path, metadata={'Software': None})
+
+
+def _draw_curve(axis, columns: Mapping, label: str | None, color: str, is_dashed: bool) -> None:
+  style = {'linestyle': '--', 'marker': 's', 'alpha': 0.8} if is_dashed else {'marker': 'o'}
+  axis.plot(columns['k'], columns['mean'], color=color, label=label, markersize=4, **style)
+  if not is_dashed:
+    axis.fill_between(
+      columns['k'], columns['low'], columns['high'], color=color, alpha=0.2, linewidth=0
+    )
+
+
+def _style(axis, ks: Sequence[int]) -> None:
+  axis.set_xscale('log', base=2)
+  powers = [k for k in ks if k & (k - 1) == 0]  # Others may be too near for their labels.
+  axis.set_xticks(powers, powers)
+  axis.set_xlabel('k')
+  axis.grid(alpha=0.25)
+  axis.spines[['top', 'right']].set_visible(False)
+
+
+def _curve_lines(curves: Mapping[str, Mapping[str, list]], interval: str) -> list[str]:
+  heads, columns = [f'{"k":>6}'], [[f'{k:6d}' for k in next(iter(curves.values()))['k']]]
+  for curve, found in curves.items():
+    heads.append(f'{curve:>10}{"s.e.":>9}  {interval:<18}')
+    columns.append(
+      [
+        f'{mean:10.4f}{error:9.4f}  {_interval(low, high)}'
+        for mean, error, low, high in zip(
+          found['mean'], found['standard_error'], found['low'], found['high'], strict=True
+        )
+      ]
+    )
+    if 'exact' in found:
+      heads.append(f'{"exact":>9}')
+      columns.append([f'{value:9.4f}' for value in found['exact']])
+  return [''.join(row).rstrip() for row in (heads, *zip(*columns, strict=True))]
+
+
+def _statistic_lines(statistics: Mapping[str, Mapping], num_problems: int) -> list[str]:
+  lines = [f'  {"":20}{"mean":>10}{"s.e.":>9}']
+  for name, found in statistics.items():
+    error = found['standard_error']
+    line = f'  {name:20}{found["mean"]:10.4f}' + ('' if error is None else f'{error:9.4f}')
+    rest = found['num_problems']
+    lines.append(line + (f'  of {rest} problems' if rest < num_problems else ''))
+  return lines
+
+
+def _difference_lines(
+  difference: Mapping, first: Mapping, second: Mapping, interval: str
+) -> list[str]:
+  lines = [f'{"k":>6}{"first":>10}{"second":>10}{"difference":>12}  {interval}']
+  for i, k in enumerate(difference['k']):
+    low, high = difference['low'][i], difference['high'][i]
+    lines.append(
+      f'{k:6d}{first["mean"][i]:10.4f}{second["mean"][i]:10.4f}{difference["mean"][i]:+12.4f}  '
+      f'{_interval(low, high, "+")}{" *" if low > 0 or high < 0 else ""}'
+    )
+  return lines
+
+
+def _interval(low: float, high: float, sign: str = '') -> str:
+  return f'{f"[{low:{sign}.4f}, {high:{sign}.4f}]":<18}'
