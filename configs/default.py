@@ -23,7 +23,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.rollout = ConfigDict()
   config.rollout.num_prompts = 64  # P, prompts of one step.
   config.rollout.num_samples = 16  # N, samples of each prompt; the papers' n.
-  # 'policy', or 'demonstrations' of the task: supervised learning, each with an advantage of 1.
+  # 'policy', or 'demonstrations' of the task: supervised learning, each with an advantage of 1;
+  # the rewards in the metrics are then the demonstrations'.
   config.rollout.source = 'policy'
 
   config.advantage = ConfigDict()
@@ -132,8 +133,8 @@ def hidden_answer_text() -> ConfigDict:
   task.name = 'hidden_answer_text'
   task.tokenizer = characters()  # One of the tokenizers below.
   task.seed = 0  # Of the strings; not that of the run.
-  task.num_contexts = 4  # Contexts, each with its own order of the strings.
-  task.num_answers = 16  # Strings that may be right.
+  task.num_contexts = 2  # Contexts, each with strings of its own.
+  task.num_answers = 16  # Strings of a context, one of which is right.
   task.answer_length = 3  # Letters of a string.
   task.alphabet_size = 4  # Letters that strings are made of.
   task.exponent = 1.0  # String number r is right with chance ~ r^-exponent.

@@ -58,6 +58,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   evaluate = make_evaluate(run, over_prompts)
   ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
   objectives = [objective_name(k, task.is_binary) for k in ks]
+  samples = settings.rollout.source == 'policy'
 
   def position(step):
     data = step * settings.rollout.num_prompts
@@ -72,8 +73,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     state, frozen = init(jax.random.split(key, 4)[0])
     # A copy, as the state's own arrays are given away in the first update.
     ref_params = jax.tree.map(jnp.copy, state.params) if settings.loss.kl_coef else None
-    has_problems = task.is_binary and isinstance(task, FiniteTask)
-    num_problems = task.num_problems if has_problems else None
+    can_solve = samples and task.is_binary and isinstance(task, FiniteTask)
+    num_problems = task.num_problems if can_solve else None
     tally = empty_tally(num_problems, settings.log.rolling_steps, len(ks))
     start = checkpoints.restore(Snapshot(state, key, tally, position(0)))
     state, tally, first_step = start.state, start.tally, start.position['step']
@@ -120,6 +121,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
         state, metrics = train_step(state, frozen, rollout, advantages, keys[4])
         laps.end('update', state)
         if is_logged:
+          if not samples:  # No policy drew the demonstrations, to be compared with.
+            del metrics['ratio_mean'], metrics['log_ratio_max']
           metrics |= groups | tally.metrics(objectives) | verdict_metrics(verdicts)
           metrics |= exact_metrics(exact, settings.eval, task.is_binary)
           metrics = {f'train/{name}': value for name, value in metrics.items()}
