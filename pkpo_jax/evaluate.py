@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from pkpo_jax import report, sharding
 from pkpo_jax.checkpoints import flatten, restore_params
 from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
-from pkpo_jax.flags import check_overrides, config_path, parse_flags, read_config
+from pkpo_jax.flags import check_overrides, flag_value, parse_flags, read_config
 from pkpo_jax.measure import Evaluation, count_pieces, make_evaluate
 from pkpo_jax.metrics import progress
 from pkpo_jax.run import Run, compile_step, make_run
@@ -184,6 +184,8 @@ def _check_same_task(workdir: pathlib.Path, own: Mapping, config: Mapping) -> No
   """Raises ValueError that names the fields in which the tasks differ, if they do."""
   there, here = flatten({'task': own['task']}), flatten({'task': config['task']})
   fields = sorted(f for f in there.keys() | here.keys() if there.get(f) != here.get(f))
+  if 'task.name' in fields:
+    fields = ['task.name']
   differences = '; '.join(f'{f}: {there.get(f)!r} there, {here.get(f)!r} here' for f in fields)
   expect(not fields, 'other_workdir', f'a run on the same task ({differences})', str(workdir))
 
@@ -201,7 +203,7 @@ def main(argv: list[str]) -> None:
     config = as_dict(args.config)
     found = evaluate_workdirs(config, workdirs, checkpoint, args.seed, args.num_prompts_at_once)
   except (ValueError, TypeError, ImportError, OSError) as error:
-    raise app.UsageError(str(error)) from error
+    sys.exit(str(error))
   found = {'command': f'python -m pkpo_jax.evaluate {shlex.join(sys.argv[1:])}', **found}
   output = pathlib.Path(args.output) if args.output else workdirs[0] / 'evaluation'
   output.mkdir(parents=True, exist_ok=True)
@@ -234,14 +236,15 @@ def run() -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; --config is workdir/config.json, open to overrides, if it is not given."""
-  first = flags.FlagValues()
-  flags.DEFINE_string('workdir', None, '', flag_values=first)
-  first(argv, known_only=True)
+  workdir = flag_value(argv, 'workdir')
   text = 'Config file, workdir/config.json if not given; override with --config.group.field=value.'
-  if first.workdir is None or config_path(argv) is not None:
+  if workdir is None or flag_value(argv, 'config') is not None:
     config_flags.DEFINE_config_file('config', None, text)
   else:
-    config = _own_config(pathlib.Path(first.workdir))
+    try:
+      config = _own_config(pathlib.Path(workdir))
+    except ValueError as error:
+      sys.exit(str(error))
     check_overrides(argv, config)
     config_flags.DEFINE_config_dict('config', config, text)
   flags.mark_flag_as_required('workdir')

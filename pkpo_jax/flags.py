@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_dict
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; a config file, or a field of it, that does not exist ends in a message."""
-  path = config_path(argv)
+  path = flag_value(argv, 'config')
   if path is not None and not pathlib.Path(path.split(':')[0]).is_file():
     sys.exit(f'--config: expected a file, and a variant after a colon, got {path!r}.')
   try:
@@ -25,10 +25,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     raise
 
 
-def config_path(argv: Sequence[str]) -> str | None:
-  """Returns what --config names, None where it is not given."""
+def flag_value(argv: Sequence[str], name: str) -> str | None:
+  """Returns the value of a flag before flags are parsed, None where it is not given."""
   for word, following in zip(argv, [*argv[1:], ''], strict=True):
-    found = re.fullmatch(r'--?config(?:=(.*))?', word)
+    found = re.fullmatch(f'--?{name}(?:=(.*))?', word)
     if found:
       return following if found[1] is None else found[1]
   return None

@@ -68,9 +68,10 @@ def run_names(report: Report) -> list[str]:
 
 
 def write_json(report: Report, path: pathlib.Path) -> None:
-  """Writes the report, a list of numbers on one line."""
+  """Writes the report, an innermost list on one line."""
   text = json.dumps(report, indent=2, allow_nan=False)
-  text = re.sub(r'\[\s+([^][{}]*?)\s+\]', lambda x: f'[{" ".join(x[1].split())}]', text)
+  on_one_line = lambda found: re.sub(r'\n\s*', ' ', found[0]).replace('[ ', '[').replace(' ]', ']')
+  text = re.sub(r'\[\n[^][{}]*\n\s*\]', on_one_line, text)
   path.write_text(text + '\n')
 
 
@@ -86,9 +87,8 @@ def draw(report: Report, path: pathlib.Path) -> None:
     for curve, columns in run['curves'].items():
       _draw_curve(axes[0], columns, f'{curve}, {name}', color, is_dashed=curve == 'maj@k')
       if 'exact' in columns:
-        axes[0].plot(
-          columns['k'], columns['exact'], ':', color='black', label=f'{curve} exactly, {name}'
-        )
+        label = None if run is report['runs'][0] else f'{curve} exactly'
+        axes[0].plot(columns['k'], columns['exact'], ':', color='black', label=label)
   objective, *others = report['runs'][0]['curves']
   axes[0].set(ylabel=', '.join([objective, *others]))
   for curve, columns in report['differences'].items():
