@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from configs import bandit
+from experiments.diagonal import diagonal_rows
 from experiments.results import write_rows
 from experiments.toy import train_seeds
 from pkpo_jax.checkpoints import flatten
@@ -24,32 +25,19 @@ def main() -> None:
   config = bandit.get_config('hidden_answer')
   ks = config.eval.ks
   run = make_run(config)
-  rows = []
+  best = [run.task.best_max_at_k(run.policy, k) for k in ks]
+  values = []
   for k_opt in ks:
     config.advantage.k = k_opt
     _, curves = train_seeds(
       config, config.seed + np.arange(NUM_SEEDS), log_every=config.num_train_steps
     )
-    last = curves[:, -1]
-    for i, k_eval in enumerate(ks):
-      best = run.task.best_max_at_k(run.policy, k_eval)
-      rows.append(
-        {
-          'k_opt': k_opt,
-          'k_eval': k_eval,
-          'pass_at_k': last[:, i].mean(),
-          'standard_error': last[:, i].std(ddof=1) / np.sqrt(NUM_SEEDS),
-          'lowest_seed': last[:, i].min(),
-          'highest_seed': last[:, i].max(),
-          'optimum': best,
-          'num_seeds': NUM_SEEDS,
-        }
-      )
-    print(f'k_opt = {k_opt}: pass@{ks} = {last.mean(axis=0).round(4)}', flush=True)
+    values.append(curves[:, -1])
+    print(f'k_opt = {k_opt}: pass@{ks} = {values[-1].mean(axis=0).round(4)}', flush=True)
   del config.advantage.k
   write_rows(
     RESULTS,
-    rows,
+    diagonal_rows(ks, np.asarray(values), best),
     command='python -m experiments.hidden_answer_diagonal.sweep',
     config={**flatten(config.to_dict()), 'num_seeds': NUM_SEEDS},
     seed=config.seed,

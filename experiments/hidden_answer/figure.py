@@ -1,0 +1,15 @@
+"""Draws pass@k_eval of every k_opt, and its shortfall from the optimum, from committed rows."""
+
+from pathlib import Path
+
+from experiments import diagonal, results
+
+RESULTS = Path(__file__).parent / 'results'
+
+
+def main(output_dir: Path = RESULTS) -> None:
+  diagonal.draw(results.read_rows(RESULTS / 'diagonal.csv'), output_dir / 'diagonal.png')
+
+
+if __name__ == '__main__':
+  main()
