@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.countdown import CountdownTask
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
+from pkpo_jax.tasks.hidden_answer_text import HiddenAnswerText
 from pkpo_jax.tasks.maze import MazeTask
 from pkpo_jax.tasks.parabola import Parabola
 from pkpo_jax.tasks.safe_risky import SafeRisky
@@ -70,6 +71,7 @@ TASKS = {
   'copy': Copy,
   'countdown': CountdownTask,
   'hidden_answer': HiddenAnswer,
+  'hidden_answer_text': HiddenAnswerText,
   'maze': MazeTask,
   'parabola': Parabola,
   'safe_risky': SafeRisky,

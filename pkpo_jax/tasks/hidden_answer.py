@@ -59,8 +59,17 @@ class HiddenAnswer:
     return (rollout.completions[..., 0] == prompts.hidden[:, None]).astype(jnp.float32)
 
   def exact_max_at_k(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
-    """Returns pass@k = mean over contexts of sum_h q_h (1 - (1 - pi_h)^k) for each k."""
-    log_miss = jnp.log1p(-policy.action_probs(params))
+    """Returns pass@k of the policy for each k."""
+    return self.pass_at_k(policy.action_probs(params), ks)
+
+  def pass_at_k(self, probs: Float[jax.Array, 'C V'], ks: Sequence[int]) -> Float[jax.Array, 'K']:
+    """Returns pass@k = mean over contexts of sum_h q_h (1 - (1 - pi_h)^k) for each k.
+
+    Args:
+      probs: `[C, V]`, pi: the chance of each arm in each context.
+      ks: of the best of how many samples.
+    """
+    log_miss = jnp.log1p(-probs)
     q = jnp.asarray(self.answer_probs, jnp.float32)
     return jnp.stack([jnp.mean(jnp.sum(-q * jnp.expm1(k * log_miss), axis=-1)) for k in ks])
 
