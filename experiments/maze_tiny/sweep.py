@@ -61,8 +61,11 @@ def main() -> None:
   run_jobs([WARM], 1, 'warm start')
   run_jobs([jobs[m][seed] for seed in range(NUM_SEEDS) for m in METHODS], args.workers, 'maze_tiny')
   ks, found = evaluate({'warm': [WARM], **jobs})
-  config = flatten(WARM.load().to_dict())
+  config = flatten(job(BASELINE, 0).load().to_dict())
+  for field in ('seed', 'advantage.name', 'advantage.k'):
+    del config[field]
   config |= {'num_seeds': NUM_SEEDS, 'methods': METHODS, 'num_eval_samples': NUM_EVAL_SAMPLES}
+  config['warm_start_config'] = WARM.config
   for name, rows in (
     ('pass_at_k', pass_at_k_rows(ks, found)),
     ('paired', paired_rows(ks, found)),
