@@ -4,7 +4,15 @@
   python -m pkpo_jax.main --config=configs/countdown_tiny.py --workdir=runs/countdown_k8 \
     --config.warm_start=runs/countdown_warm --config.advantage.k=8
 
-`:warm` imitates noisy demonstrations, which teaches the form of an answer and little more.
+`:warm` imitates noisy demonstrations, which teaches the form of an answer and little more. Each run
+takes two minutes of CPU time. Expect, on 256 problems held out (one seed, standard errors 0.005 to
+0.03), of completions 2 to 3 % malformed and
+
+                 pass@1  pass@2  pass@4  pass@8  pass@16
+  warm            0.083   0.157   0.281   0.459   0.664
+  advantage.k=1   0.257   0.332   0.390   0.442   0.484
+  advantage.k=8   0.160   0.272   0.414   0.549   0.645
+
 `:quick` and `:warm_quick` only show that everything runs.
 """
 
@@ -23,10 +31,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
       f'configs/countdown_tiny.py: expected one of {_VARIANTS} after the colon, got {arg!r}.'
     )
   config = default.get_config()
-  config.num_train_steps = 400
+  config.num_train_steps = 200
   config.task = default.countdown()
   config.policy = default.gemma2()
-  config.policy.max_new_tokens = 12  # '(12-15)*17' and the end are 11.
+  config.policy.max_new_tokens = 12  # '(15-12)*17' and the end are 11.
 
   config.rollout.num_prompts = 16
   config.rollout.num_samples = 16
