@@ -19,46 +19,11 @@ takes two minutes of CPU time. Expect, on 256 problems held out (one seed, stand
 from ml_collections import ConfigDict
 
 from configs import default
-
-_VARIANTS = ('', 'warm', 'quick', 'warm_quick')
+from configs.text_tiny import make_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant."""
-  arg = arg or ''
-  if arg not in _VARIANTS:
-    raise ValueError(
-      f'configs/countdown_tiny.py: expected one of {_VARIANTS} after the colon, got {arg!r}.'
-    )
-  config = default.get_config()
-  config.num_train_steps = 200
-  config.task = default.countdown()
-  config.policy = default.gemma2()
-  config.policy.max_new_tokens = 12  # '(15-12)*17' and the end are 11.
-
-  config.rollout.num_prompts = 16
-  config.rollout.num_samples = 16
-  config.advantage.k = 8
-
-  config.optimizer.learning_rate = 3e-4
-  config.optimizer.max_grad_norm = 1.0
-
-  config.eval.every = 100
-  config.eval.num_prompts = 256
-  config.eval.policy = default.gemma2_eval()
-  config.checkpoint.every = 100
-  if 'warm' in arg:
-    config.num_train_steps = 600
-    config.rollout.source = 'demonstrations'
-    config.rollout.num_prompts = 64
-    config.rollout.num_samples = 1
-    config.eval.every = 300
-    config.loss.normalization = 'token'
-    config.advantage.name, config.advantage.k = 'reinforce', 1
-    config.optimizer.learning_rate = 1e-3
-  if 'quick' in arg:
-    config.num_train_steps = 10
-    config.eval.every = 5
-    config.eval.num_prompts = 32
-    config.checkpoint.every = 5
-  return config
+  task = default.countdown()
+  # '(15-12)*17' and the end are 11.
+  return make_config('countdown_tiny', arg, task, 12, num_train_steps=200, num_warm_steps=600)
