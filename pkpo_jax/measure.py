@@ -19,7 +19,7 @@ from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run
 from pkpo_jax.settings import EvalSettings
 from pkpo_jax.tasks import Rewarder
-from pkpo_jax.tasks.verifiers import KINDS, Verdict
+from pkpo_jax.tasks.verifiers import KINDS, Verdict, rewards_of
 from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
@@ -106,8 +106,7 @@ def grade(
   if not hasattr(task, 'verdicts'):
     return task.rewards(prompts, rollout, key), None
   verdicts = task.verdicts(prompts, rollout)
-  rewards = [[verdict.reward for verdict in group] for group in verdicts]
-  return np.asarray(rewards, np.float32), verdicts
+  return rewards_of(verdicts), verdicts
 
 
 def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:

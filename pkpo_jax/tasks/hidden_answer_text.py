@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pkpo_jax.settings import build, expect
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.text import encode_completions, encode_prompts, host_rng
-from pkpo_jax.tasks.verifiers import Verdict
+from pkpo_jax.tasks.verifiers import Verdict, rewards_of
 from pkpo_jax.tokenizers import TOKENIZERS
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
@@ -104,8 +104,7 @@ class HiddenAnswerText:
   def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[np.ndarray, 'P N']:
     """Returns 1 for the hidden answer and then the end, else 0."""
     del key
-    verdicts = self.verdicts(prompts, rollout)
-    return np.asarray([[verdict.reward for verdict in group] for group in verdicts], np.float32)
+    return rewards_of(self.verdicts(prompts, rollout))
 
   def demonstrations(
     self, prompts: Prompts, num_samples: int, max_new_tokens: int, key: Key
