@@ -1,0 +1,663 @@
+"""Evaluation: majority votes and diversity by definition, all numbers recomputed, the command."""
+
+import itertools
+import json
+import re
+import struct
+import subprocess
+import sys
+from collections import Counter
+from fractions import Fraction
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import bandit, default
+from pkpo_jax import answers, evaluate, measure, report
+from pkpo_jax.estimators import bootstrap_interval
+from pkpo_jax.metrics import read_metrics
+from pkpo_jax.policies import POLICIES
+from pkpo_jax.run import make_run
+from pkpo_jax.tasks import TASKS
+from pkpo_jax.tasks.verifiers import KINDS, Verdict
+from pkpo_jax.tokenizers import CharacterTokenizer
+from pkpo_jax.train import train
+from pkpo_jax.types import Rollout
+from tests.sequence_policy import BagPolicy, CountTask, config_of
+
+LENGTH = 4
+
+
+class UnigramPolicy:
+  """Tokens that are independent of the prompt and of each other; a stop token ends a completion."""
+
+  frozen = frozenset()
+  partition_rules = ()
+  eval_fields = frozenset({'greedy'})
+  max_new_tokens = LENGTH
+
+  def __init__(self, task, greedy=False):
+    self._tokenizer, self._greedy, self.samples_exactly = task.tokenizer, greedy, not greedy
+
+  def init(self, key):
+    moves, stops = self._tokenizer.encode('UDLR'), self._tokenizer.stop_ids
+    logits = jnp.zeros(self._tokenizer.vocab_size)
+    return {'logits': logits.at[jnp.asarray(moves)].set(6.0).at[jnp.asarray(stops)].set(7.0)}
+
+  def sample(self, params, prompts, num_samples, key):
+    shape = (len(prompts.tokens), num_samples, LENGTH)
+    tokens = jax.random.categorical(key, params['logits'], shape=shape)
+    if self._greedy:
+      tokens = jnp.full(shape, jnp.argmax(params['logits']))
+    stops = jnp.isin(tokens, jnp.asarray(self._tokenizer.stop_ids))
+    mask = jnp.cumsum(stops, axis=-1) - stops == 0
+    tokens = jnp.where(mask, tokens, 0)
+    log_probs = jnp.where(mask, jax.nn.log_softmax(params['logits'])[tokens], 0)
+    return Rollout(prompts.tokens, tokens, mask, log_probs)
+
+  def log_probs_and_entropy(self, params, rollout):
+    """Returns an entropy that differs from token to token, to see what is averaged."""
+    if self._greedy:
+      return jnp.full(rollout.completions.shape, jnp.nan), jnp.full(
+        rollout.completions.shape, jnp.nan
+      )
+    return jax.nn.log_softmax(params['logits'])[rollout.completions], rollout.completions / 100.0
+
+
+@pytest.fixture
+def toys(monkeypatch):
+  """Makes the tests' own tasks and policies known to configs."""
+  monkeypatch.setitem(TASKS, 'count', CountTask)
+  monkeypatch.setitem(POLICIES, 'bag', BagPolicy)
+  monkeypatch.setitem(POLICIES, 'unigram', UnigramPolicy)
+
+
+def mazes_config(**overrides):
+  config = default.get_config()
+  config.task = default.maze()
+  config.policy = {'name': 'unigram'}
+  config.eval.policy = {'greedy': None}
+  config.update_from_flattened_dict(
+    {
+      'num_train_steps': 2,
+      'task.size': 2,
+      'task.num_train': 3,
+      'task.num_held_out': 12,
+      'task.min_moves': 1,
+      'task.max_moves': 2,
+      'rollout.num_prompts': 3,
+      'rollout.num_samples': 4,
+      'advantage.k': 2,
+      'eval.ks': (1, 3, 6),
+      'eval.num_prompts': 12,
+      'eval.num_samples': 6,
+      'log.tensorboard': False,
+    }
+    | overrides
+  )
+  return config
+
+
+def bandit_config(arg='hidden_answer', **overrides):
+  config = bandit.get_config(f'{arg}_quick')
+  config.update_from_flattened_dict(
+    {'num_train_steps': 4, 'eval.num_prompts': 16, 'log.tensorboard': False} | overrides
+  )
+  return config
+
+
+# Majority votes and diversity.
+
+
+def majority_by_enumeration(group, is_right, k):
+  """Returns maj@k as a fraction: the mean over all k-subsets of the right choices' share."""
+  right = {answer for answer, one in zip(group, is_right, strict=True) if one}
+  shares = []
+  for subset in itertools.combinations(group, k):
+    votes = Counter(answer for answer in subset if answer is not None).most_common()
+    winners = [answer for answer, count in votes if count == votes[0][1]]
+    shares.append(Fraction(len(right & set(winners)), len(winners)) if winners else Fraction(0))
+  return sum(shares) / len(shares)
+
+
+def test_maj_at_k_is_the_mean_over_all_subsets():
+  rng = np.random.default_rng(0)
+  for num_samples in range(1, 10):
+    ks = range(1, num_samples + 1)
+    groups, rights = [], []
+    for _ in range(12):
+      drawn = rng.integers(0, rng.integers(1, num_samples + 2), num_samples)
+      right = set(rng.integers(1, 4, rng.integers(0, 3)).tolist())
+      groups.append([None if x == 0 else f'answer {x}' for x in drawn])
+      rights.append([int(x) in right for x in drawn])
+    found = answers.maj_at_k(groups, np.asarray(rights), ks)
+    for group, right, row in zip(groups, rights, found, strict=True):
+      expected = [float(majority_by_enumeration(group, right, k)) for k in ks]
+      np.testing.assert_allclose(row, expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize('num_answers', [1, 2, 3, 5])
+def test_maj_at_k_of_answers_that_are_equally_frequent(num_answers):
+  """By symmetry each wins as often, for any k that cannot miss all votes."""
+  count = 255 // num_answers
+  group = [f'answer {i}' for i in range(num_answers) for _ in range(count)]
+  group += [None] * (256 - len(group))
+  is_right = np.asarray([[answer == 'answer 0' for answer in group]])
+  found = answers.maj_at_k([group], is_right, [3, 17, 128, 255, 256])
+  np.testing.assert_allclose(found[0], 1 / num_answers, rtol=1e-11)
+
+
+def test_maj_at_k_of_as_many_samples_as_it_takes():
+  group = ['a'] * 400 + ['b'] * 600 + [None] * 24
+  is_right = np.asarray([[answer == 'a' for answer in group]])
+  found = answers.maj_at_k([group], is_right, [1, 1023, 1024])
+  np.testing.assert_allclose(found[0], [400 / 1024, 0, 0], rtol=1e-12)
+  with pytest.raises(ValueError, match='answers: expected at most 1024 samples, got 1025'):
+    answers.maj_at_k([[*group, 'a']], np.ones((1, 1025), bool), [1])
+  verdicts = [[Verdict('right', 'a')] * 1025]
+  assert answers.majority_votes(verdicts, [1]) is None
+  assert answers.majority_votes(None, [1]) is None
+
+
+@pytest.mark.parametrize('k', [0, 3])
+def test_maj_at_k_takes_no_k_beyond_n(k):
+  with pytest.raises(ValueError, match=f'ks: expected 1 <= k <= N = 2, got {k}'):
+    answers.maj_at_k([['a', 'b']], np.asarray([[True, False]]), [1, k])
+
+
+def test_answers_that_cannot_be_compared_have_no_majority():
+  verdicts = [
+    [Verdict('right', 'a'), Verdict('malformed')],
+    [Verdict('right'), Verdict('wrong', 'b')],
+    [Verdict('empty'), Verdict('overlong')],
+  ]
+  found = answers.majority_votes(verdicts, [1, 2])
+  np.testing.assert_array_equal(found, [[0.5, 1], [np.nan, np.nan], [0, 0]])
+
+
+def test_answer_diversity():
+  contents = ['aabbc', 'aaaaa', 'abcde', 'abcde']
+  is_right = np.asarray([[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+  found = answers.answer_diversity(contents, is_right)
+  np.testing.assert_array_equal(found, [3 / 4, 1 / 4, 1, np.nan])
+
+
+def make_rollout(texts, length):
+  """Returns a rollout of texts `[P][N]` in which '.' stands for a stop token."""
+  stop = CharacterTokenizer().stop_ids[0]
+  shape = len(texts), len(texts[0]), length
+  tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+  for p, i in np.ndindex(shape[:2]):
+    body = texts[p][i]
+    ids = [stop if c == '.' else CharacterTokenizer().encode(c)[0] for c in body]
+    tokens[p, i, : len(ids)], mask[p, i, : len(ids)] = ids, True
+  return Rollout(np.zeros((len(texts), 1), np.int32), tokens, mask, np.zeros(shape, np.float32))
+
+
+def test_statistics_of_samples():
+  rollout = make_rollout([['ab.', 'abc', 'a.', 'a .'], ['.', '.', 'ab.', 'ab.']], length=3)
+  verdicts = [
+    # The third and the fourth are different texts, but one answer; the second has none.
+    [Verdict('right', 'ab'), Verdict('overlong'), Verdict('wrong', 'a'), Verdict('wrong', 'a')],
+    [Verdict('empty'), Verdict('empty'), Verdict('right', 'ab'), Verdict('right', 'ab')],
+  ]
+  rewards = np.asarray([[1, 0, 0, 0], [0, 0, 1, 1]], np.float32)
+  task = SimpleNamespace(is_binary=True, tokenizer=CharacterTokenizer(), rewards=len)
+  found = answers.sample_statistics(task, rollout, rewards, verdicts)
+  expected = {
+    'completion_tokens': [11 / 4, 2],
+    'truncation_share': [1 / 4, 0],
+    'answer_diversity': [2 / 3, 1 / 2],
+    'verdict_right': [1 / 4, 1 / 2],
+    'verdict_wrong': [1 / 2, 0],
+    'verdict_empty': [0, 1 / 2],
+    'verdict_malformed': [0, 0],
+    'verdict_overlong': [1 / 4, 0],
+    'verdict_hostile': [0, 0],
+  }
+  assert found.keys() == expected.keys()
+  for name, values in expected.items():
+    np.testing.assert_allclose(found[name], values, err_msg=name)
+  # Without verdicts wrong samples are compared by their tokens.
+  found = answers.sample_statistics(task, rollout, rewards, None)
+  np.testing.assert_allclose(found['answer_diversity'], [1, 1 / 2])
+  assert found.keys() == {'completion_tokens', 'truncation_share', 'answer_diversity'}
+  task = SimpleNamespace(is_binary=False, rewards=len)
+  assert answers.sample_statistics(task, rollout, rewards, None).keys() == {'completion_tokens'}
+
+
+# A whole evaluation.
+
+
+def recompute(run, params, keys, problems):
+  """Returns the evaluation of these problems, in plain Python from the definitions.
+
+  Args:
+    keys: of samples.
+    problems: their mazes, for each the index within its piece.
+  """
+  stop_ids, ks = run.task.tokenizer.stop_ids, run.settings.eval.ks
+  prompts = run.task.prompts_of(run.task.num_problems + np.arange(12))
+  size, rollouts = 12 // len(keys), []
+  for i, key in enumerate(keys):
+    piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
+    rollouts.append(run.eval_policy.sample(params, piece, run.settings.eval.num_samples, key))
+  tokens = np.concatenate([x.completions for x in rollouts])
+  masks = np.concatenate([x.completion_mask for x in rollouts])
+  found = []
+  for maze, rows, row_masks in zip(problems, tokens, masks, strict=True):
+    samples = [row[mask].tolist() for row, mask in zip(rows, row_masks, strict=True)]
+    kinds, contents, votes = [], [], []
+    for sample in samples:
+      text = run.task.tokenizer.decode(sample).strip()
+      vote = None
+      if sample[-1] not in stop_ids:
+        kind = 'overlong'
+      elif text == '':
+        kind = 'empty'
+      elif set(text) - set('UDLR'):
+        kind = 'malformed'
+      else:
+        kind, vote = ('right' if leads_to_the_end(maze, text) else 'wrong'), text
+      kinds.append(kind)
+      votes.append(vote)
+      contents.append(tuple(sample) if vote is None else vote)
+    right = [kind == 'right' for kind in kinds]
+    wrong = [content for content, one in zip(contents, right, strict=True) if not one]
+    subsets = {k: list(itertools.combinations(right, k)) for k in ks}
+    found.append(
+      {
+        'values': [np.mean([any(subset) for subset in subsets[k]]) for k in ks],
+        'majority': [float(majority_by_enumeration(votes, right, k)) for k in ks],
+        'entropy': np.mean([token / 100 for sample in samples for token in sample]),
+        'completion_tokens': np.mean([len(sample) for sample in samples]),
+        'truncation_share': kinds.count('overlong') / len(kinds),
+        'answer_diversity': len(set(wrong)) / len(wrong) if wrong else np.nan,
+        **{f'verdict_{kind}': kinds.count(kind) / len(kinds) for kind in KINDS},
+      }
+    )
+  return {name: np.asarray([one[name] for one in found]) for name in found[0]}
+
+
+def leads_to_the_end(maze, moves):
+  """Returns whether the moves stay in a maze of 2 x 2, off its walls, and end on E."""
+  cells = {(r, c): maze[r][c] for r in range(2) for c in range(2)}
+  (at,) = (cell for cell, sign in cells.items() if sign == 'S')
+  for move in moves:
+    step = {'U': (-1, 0), 'D': (1, 0), 'L': (0, -1), 'R': (0, 1)}[move]
+    at = at[0] + step[0], at[1] + step[1]
+    if cells.get(at, '*') == '*':
+      return False
+  return cells[at] == 'E'
+
+
+@pytest.mark.parametrize('num_pieces', [1, 3])
+@pytest.mark.parametrize('greedy', [None, True])
+def test_every_number_of_an_evaluation(greedy, num_pieces, toys):
+  """Also that greedy decoding leaves the entropy that of the policy that is trained."""
+  run = make_run(mazes_config(**{'eval.policy.greedy': greedy}))
+  params, key = run.policy.init(jax.random.key(0)), jax.random.key(1)
+  calls = []
+  found = measure.make_evaluate(run)(params, 0, key, num_pieces, lambda: calls.append(1))
+  assert len(calls) == num_pieces
+  sample_key = jax.random.split(key, 3)[1]
+  pieces = [jax.random.fold_in(sample_key, i) for i in range(num_pieces)]
+  problems = [run.task.prompt_text(maze).split('\n')[:2] for maze in run.task._problems[3:]]
+  expected = recompute(run, params, pieces if num_pieces > 1 else [sample_key], problems)
+  np.testing.assert_array_equal(found.ids, np.arange(3, 15))
+  np.testing.assert_allclose(found.values, expected['values'], rtol=1e-5)
+  np.testing.assert_allclose(found.majority, expected['majority'], rtol=1e-12)
+  assert found.statistics.keys() == expected.keys() - {'values', 'majority'}
+  for name, values in found.statistics.items():
+    np.testing.assert_allclose(values, expected[name], rtol=1e-5, err_msg=name)
+  if not greedy:  # There is something to see.
+    assert {0, 1} < set(found.values[:, 0]) | {0, 1}
+    assert np.any(found.majority[:, 1] != found.values[:, 1])
+    assert all(np.ptp(x) > 0 for x in (found.statistics['entropy'], found.values[:, 1]))
+    for kind in ('right', 'wrong', 'empty', 'overlong'):
+      assert np.mean(found.statistics[f'verdict_{kind}']) > 0
+  metrics = measure.evaluation_metrics(found, run.settings.eval, is_binary=True)
+  for i, k in enumerate((1, 3, 6)):
+    assert metrics[f'eval/maj@{k}'] == pytest.approx(expected['majority'][:, i].mean())
+    values = expected['values'][:, i]
+    assert metrics[f'eval/pass@{k}'] == pytest.approx(values.mean(), rel=1e-5)
+    error = np.sqrt(values.var() / (len(values) - 1))
+    assert metrics[f'eval/pass@{k}_se'] == pytest.approx(error, rel=1e-5)
+  diversity = expected['answer_diversity']
+  assert metrics['eval/answer_diversity'] == pytest.approx(diversity[diversity == diversity].mean())
+
+
+def test_the_random_numbers_of_an_evaluation():
+  """Of the prompts, the samples and the rewards, in this order, from one key."""
+  run = make_run(bandit_config('safe_risky'))
+  params, key = run.policy.init(jax.random.key(0)), jax.random.key(5)
+  found = measure.make_evaluate(run)(params, 3, key)
+  prompt_key, sample_key, reward_key = jax.random.split(key, 3)
+  prompts = run.task.prompts(3, 16, prompt_key)
+  rollout = run.policy.sample(params, prompts, 16, sample_key)
+  rewards = np.asarray(run.task.rewards(prompts, rollout, reward_key))
+  np.testing.assert_array_equal(found.ids, prompts.ids)
+  np.testing.assert_allclose(found.values[:, 0], rewards.mean(axis=1), rtol=1e-6)
+  np.testing.assert_allclose(found.values[:, -1], rewards.max(axis=1), rtol=1e-6)
+  assert found.majority is None
+  assert found.statistics.keys() == {'entropy', 'completion_tokens'}
+  np.testing.assert_allclose(found.statistics['entropy'], np.log(4), rtol=1e-6)
+  np.testing.assert_allclose(
+    found.exact, run.task.exact_max_at_k(run.policy, params, run.settings.eval.ks), rtol=1e-6
+  )
+
+
+def test_a_policy_that_does_not_sample_exactly_has_no_exact_value(toys, monkeypatch):
+  exact = lambda self, policy, params, ks: jnp.zeros(len(ks))
+  monkeypatch.setattr(TASKS['maze'], 'exact_max_at_k', exact, raising=False)
+  for greedy, is_known in ((None, True), (True, False)):
+    run = make_run(mazes_config(**{'eval.policy.greedy': greedy}))
+    found = measure.make_evaluate(run)(run.policy.init(None), 0, jax.random.key(0))
+    assert (found.exact is not None) == is_known
+
+
+@pytest.mark.parametrize(
+  'num_prompts, num_samples, max_completions, num_shards, expected',
+  [
+    (256, 16, 4096, 1, 1),
+    (256, 256, 4096, 1, 16),
+    (256, 16, 1000, 1, 8),
+    (12, 8, 40, 4, 3),  # A piece is a multiple of 4 prompts: 12 or 4.
+    (12, 8, 96, 4, 1),
+    (7, 8, 20, 1, 7),
+    (6, 8, 1, 2, 3),  # One prompt on each device is as small as it gets.
+  ],
+)
+def test_count_pieces(num_prompts, num_samples, max_completions, num_shards, expected):
+  found = measure.count_pieces(num_prompts, num_samples, max_completions, num_shards)
+  assert found == expected
+
+
+def test_no_more_is_in_memory_than_a_piece(toys, monkeypatch):
+  """Prompts are sampled, and the entropy is computed, for few at a time."""
+  sampled, forwarded = set(), set()
+  sample, forward = UnigramPolicy.sample, UnigramPolicy.log_probs_and_entropy
+
+  def watched_sample(self, params, prompts, num_samples, key):
+    sampled.add(prompts.tokens.shape[0])
+    return sample(self, params, prompts, num_samples, key)
+
+  def watched_forward(self, params, rollout):
+    forwarded.add(rollout.completions.shape[:2])
+    return forward(self, params, rollout)
+
+  run = make_run(mazes_config())
+  monkeypatch.setattr(UnigramPolicy, 'sample', watched_sample)
+  monkeypatch.setattr(UnigramPolicy, 'log_probs_and_entropy', watched_forward)
+  measure.make_evaluate(run)(run.policy.init(None), 0, jax.random.key(0), 3)
+  assert sampled == {4}
+  assert forwarded == {(2, 6)}, 'an update has 3 * 4 completions'
+
+
+# The command.
+
+
+def test_a_checkpoint_is_evaluated_as_in_training(toys, tmp_path):
+  """Restored parameters, frozen ones too, give what the run itself wrote last."""
+  for name, frozen in (('all', False), ('frozen', True)):
+    config = config_of(policy__freeze_cell=frozen)
+    train(config, tmp_path / name)
+    run = make_run(config)
+    mesh = evaluate.sharding.make_mesh(run.settings.mesh)
+    step, params = evaluate.restore(run, mesh, tmp_path / name, 'latest')
+    assert step == 4
+    eval_key = jax.random.split(jax.random.key(config.seed), 4)[2]
+    found = measure.make_evaluate(run)(params, step, jax.random.fold_in(eval_key, step))
+    metrics = measure.evaluation_metrics(found, run.settings.eval, is_binary=False)
+    last = read_metrics(tmp_path / name)[-1]
+    assert last['step'] == 4
+    for metric in ('eval/max@1', 'eval/max@4', 'eval/max@4_se', 'eval/entropy'):
+      assert metrics[metric] == pytest.approx(last[metric], rel=1e-6)
+
+
+def evaluated(workdirs, config=None, checkpoint='latest', seed=0, **options):
+  """Returns the report on workdirs with the first's own config."""
+  if config is None:
+    config = evaluate.read_config(workdirs[0] / 'config.json')
+  return evaluate.evaluate_workdirs(evaluate.as_dict(config), workdirs, checkpoint, seed, **options)
+
+
+def test_report_of_a_text_task(toys, tmp_path):
+  config = mazes_config(**{'checkpoint.every': 1})
+  params = train(config, tmp_path / 'run').params
+  found = evaluated([tmp_path / 'run'], seed=7)
+  json.dumps(found, allow_nan=False)
+  (run,) = found['runs']
+  assert run['step'] == 2 and found['num_problems'] == 12 and found['num_samples'] == 6
+  assert run['config']['eval']['ks'] == (1, 2, 3, 4, 6), 'powers of 2, N, and those of the config'
+  eval_key, bootstrap_key = jax.random.split(jax.random.key(7))
+  direct = measure.make_evaluate(make_run(run['config']))(params, 0, eval_key)
+  assert run['problems']['id'] == list(range(3, 15))
+  np.testing.assert_array_equal(run['problems']['pass@k'], direct.values)
+  np.testing.assert_array_equal(run['problems']['maj@k'], direct.majority)
+  for curve, values in (('pass@k', direct.values), ('maj@k', direct.majority)):
+    columns = run['curves'][curve]
+    assert columns['k'] == [1, 2, 3, 4, 6]
+    np.testing.assert_allclose(columns['mean'], values.mean(axis=0), rtol=1e-6)
+    error = values.std(axis=0, ddof=1) / 12**0.5
+    np.testing.assert_allclose(columns['standard_error'], error, rtol=1e-5)
+    assert np.all(error > 0)
+    _, low, high = bootstrap_interval(values, bootstrap_key, level=0.95)
+    np.testing.assert_allclose(columns['low'], low)
+    np.testing.assert_allclose(columns['high'], high)
+    assert 'exact' not in columns
+  diversity = direct.statistics['answer_diversity']
+  is_known = ~np.isnan(diversity)
+  entry = run['statistics']['answer_diversity']
+  assert entry['num_problems'] == is_known.sum()
+  assert entry['mean'] == pytest.approx(diversity[is_known].mean())
+  error = diversity[is_known].std(ddof=1) / is_known.sum() ** 0.5
+  assert entry['standard_error'] == pytest.approx(error, rel=1e-5)
+  known = [x for x in run['problems']['answer_diversity'] if x is not None]
+  np.testing.assert_allclose(known, diversity[is_known])
+  assert found['differences'] == {}
+  # Another checkpoint with another seed; then more samples than in training.
+  other = evaluated([tmp_path / 'run'], checkpoint=1, seed=8)['runs'][0]
+  assert other['step'] == 1 and other['problems'] != run['problems']
+  config.eval.num_samples = 20
+  found = evaluated([tmp_path / 'run'], config)
+  assert found['num_pieces'] == 4, 'of 3 * 20 completions; training had 12 * 6 at a time'
+  assert found['runs'][0]['curves']['pass@k']['k'] == [1, 2, 3, 4, 6, 8, 16, 20]
+  found = evaluated([tmp_path / 'run'], config, num_prompts_at_once=6)
+  assert found['num_pieces'] == 2
+
+
+def test_a_run_beside_itself_and_beside_another(tmp_path):
+  """The same samples differ by exactly 0; the difference of two runs is that of their means."""
+  for name, k in (('k1', 1), ('k8', 8)):
+    train(bandit_config(**{'advantage.k': k, 'optimizer.learning_rate': 0.5}), tmp_path / name)
+  same = evaluated([tmp_path / 'k8', tmp_path / 'k8'])
+  assert same['runs'][0]['problems'] == same['runs'][1]['problems']
+  zeros = [0.0] * 5
+  expected = {'k': [1, 2, 4, 8, 16], 'mean': zeros, 'low': zeros, 'high': zeros}
+  assert same['differences'] == {'pass@k': expected}
+  found = evaluated([tmp_path / 'k8', tmp_path / 'k1'])
+  assert found['runs'][0]['problems'] == same['runs'][0]['problems']
+  first, second = (np.asarray(run['problems']['pass@k']) for run in found['runs'])
+  assert found['runs'][0]['problems']['id'] == found['runs'][1]['problems']['id']
+  difference = found['differences']['pass@k']
+  np.testing.assert_allclose(difference['mean'], (first - second).mean(axis=0), atol=1e-6)
+  error = (first - second).std(axis=0, ddof=1) / 4
+  mean, low, high = (np.asarray(difference[name]) for name in ('mean', 'low', 'high'))
+  assert np.all((low < mean) & (mean < high))
+  np.testing.assert_allclose(high - low, 2 * 1.96 * error, rtol=0.25)
+  for each in found['runs']:
+    assert len(each['curves']['pass@k']['exact']) == 5
+  text = report.table(found)
+  assert f'{found["runs"][1]["curves"]["pass@k"]["mean"][3]:.4f}' in text
+  assert f'{difference["mean"][0]:+.4f}' in text and 'k8, step 4 minus k1, step 4' in text
+
+
+def test_evaluation_on_a_mesh_equals_that_on_one_device(toys, tmp_path):
+  config = config_of()
+  train(config, tmp_path / 'run')
+  one = evaluated([tmp_path / 'run'], config)
+  config.mesh.data, config.mesh.fsdp = 2, 2
+  many = evaluated([tmp_path / 'run'], config)
+  for name in ('max@k', 'entropy'):
+    np.testing.assert_allclose(
+      many['runs'][0]['problems'][name], one['runs'][0]['problems'][name], rtol=1e-5
+    )
+  config.eval.num_prompts = 6
+  with pytest.raises(ValueError, match=r'eval.num_prompts: expected a multiple of .* = 4, got 6'):
+    evaluated([tmp_path / 'run'], config)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """Returns the workdir of a trained bandit, not to be written to."""
+  workdir = tmp_path_factory.mktemp('trained') / 'bandit'
+  train(bandit_config(), workdir)
+  return workdir
+
+
+def test_errors_name_what_is_wrong(trained, tmp_path):
+  other = tmp_path / 'other'
+  other.mkdir()
+  config = json.loads((trained / 'config.json').read_text())
+  config['task'] |= {'num_arms': 8, 'exponent': 2.0}
+  (other / 'config.json').write_text(json.dumps(config))
+  words = r'other_workdir: expected a run on the same task \(task.exponent: 2.0 there, 1.0 here; '
+  with pytest.raises(ValueError, match=words + 'task.num_arms: 8 there, 16 here'):
+    evaluated([trained, other])
+  config['task'] = {'name': 'parabola'}
+  (other / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(ValueError, match=r"\(task.name: 'parabola' there, 'hidden_answer' here\)"):
+    evaluated([trained, other])
+  with pytest.raises(ValueError, match=r'parameter logits of shape \(4, 8\), found \(4, 16\)'):
+    evaluated([trained], bandit_config(**{'task.num_arms': 8}))
+  with pytest.raises(ValueError, match='num_prompts_at_once: expected at least 1, got 0'):
+    evaluated([trained], num_prompts_at_once=0)
+  with pytest.raises(ValueError, match='config.eval.num_samples: expected at least 1, got 0'):
+    evaluated([trained], bandit_config(**{'eval.num_samples': 0}))
+  with pytest.raises(FileNotFoundError, match='no checkpoint of step 3, only of .*4'):
+    evaluated([trained], checkpoint=3)
+  with pytest.raises(ValueError, match="workdir: expected the folder of a run, .* got '.*nope'"):
+    evaluated([trained, tmp_path / 'nope'], bandit_config())
+
+
+def main_with(monkeypatch, **flags):
+  names = ('workdir', 'other_workdir', 'output', 'num_prompts_at_once')
+  flags = dict.fromkeys(names) | {'seed': 0, 'checkpoint': 'latest'} | flags
+  monkeypatch.setattr(evaluate.flags, 'FLAGS', SimpleNamespace(**flags))
+  evaluate.main(['evaluate'])
+
+
+def test_without_matplotlib_it_stops_before_sampling(trained, monkeypatch):
+  def never(*args, **kwargs):
+    raise AssertionError('went on')
+
+  monkeypatch.setattr(evaluate, 'evaluate_workdirs', never)
+  monkeypatch.setitem(sys.modules, 'matplotlib', None)
+  with pytest.raises(SystemExit, match=r'the figure needs matplotlib: pip install .*figures'):
+    main_with(monkeypatch, workdir=str(trained), config=bandit_config())
+
+
+@pytest.mark.parametrize('name', ['newest', '-1', '1.5', ''])
+def test_a_checkpoint_is_a_step_or_a_name(name, trained, monkeypatch):
+  with pytest.raises(SystemExit, match="checkpoint: expected a step, 'latest' or 'best', got"):
+    main_with(monkeypatch, workdir=str(trained), checkpoint=name, config=bandit_config())
+
+
+def test_the_best_checkpoint(tmp_path):
+  config = bandit_config(
+    **{'eval.every': 2, 'checkpoint.every': 2, 'checkpoint.best_metric': 'eval/pass@1'}
+  )
+  train(config, tmp_path / 'run')
+  scores = {
+    line['step']: line['eval/pass@1']
+    for line in read_metrics(tmp_path / 'run')
+    if line['step'] > 0 and 'eval/pass@1' in line
+  }
+  best = max(scores, key=scores.get)
+  assert evaluated([tmp_path / 'run'], checkpoint='best')['runs'][0]['step'] == best
+
+
+def test_what_is_written_is_the_report(tmp_path):
+  columns = {
+    'k': [1, 3, 4],
+    'mean': [0.1, 0.2, 0.4],
+    'low': [0.0, 0.1, 0.3],
+    'high': [0.2, 0.3, 0.6],
+  }
+  curves = {'pass@k': columns | {'standard_error': [0.05, 0.05, 0.1], 'exact': [0.1, 0.2, 0.3]}}
+  curves['maj@k'] = columns | {'standard_error': [0.01, 0.01, 0.02]}
+  statistics = {
+    'entropy': {'mean': 1.25, 'standard_error': 0.5, 'num_problems': 9},
+    'answer_diversity': {'mean': 1.0, 'standard_error': None, 'num_problems': 1},
+  }
+  run = {'step': 3, 'config': {'a': {}, 'x': 'a [ b,\n  c ]', 'y': ['a  b', 'c']}}
+  run |= {'curves': curves, 'statistics': statistics, 'problems': {'pass@k': [[0, 1], [1, 1]]}}
+  whole = {
+    'command': 'x --config.eval.ks=[ 1,  2 ]',
+    'level': 0.9,
+    'num_problems': 9,
+    'num_samples': 4,
+    'runs': [run | {'workdir': 'runs/a/k8'}, run | {'workdir': 'runs/b/k8'}],
+    'differences': {'pass@k': columns | {'low': [-0.1, 0.1, 0.3]}},
+  }
+  report.write_json(whole, tmp_path / 'x.json')
+  text = (tmp_path / 'x.json').read_text()
+  assert json.loads(text) == whole
+  assert '"mean": [0.1, 0.2, 0.4]' in text
+  assert report.run_names(whole) == ['runs/a/k8, step 3', 'runs/b/k8, step 3']
+  lines = report.table(whole).splitlines()
+  assert 'runs/a/k8, step 3: 9 problems, 4 samples of each' in lines
+  assert any('90 % interval' in line for line in lines)
+  assert any(
+    line.split() == ['answer_diversity', '1.0000', 'of', '1', 'problems'] for line in lines
+  )
+  rows = [line for line in lines if line.endswith(']') or line.endswith('*')]
+  is_marked = [line.endswith('*') for line in rows if '+' in line]
+  assert is_marked == [False, True, True]
+  for panels, part in (
+    (2, whole),
+    (1, whole | {'runs': [run | {'workdir': 'a'}], 'differences': {}}),
+  ):
+    report.draw(part, tmp_path / 'x.png')
+    header = (tmp_path / 'x.png').read_bytes()[:24]
+    assert header[:8] == b'\x89PNG\r\n\x1a\n'
+    assert struct.unpack('>II', header[16:24]) == (150 * (1.5 + 5 * panels), 150 * 4.8)
+
+
+def test_command_line(trained, tmp_path):
+  command = [
+    sys.executable, '-m', 'pkpo_jax.evaluate', f'--workdir={trained}',
+    f'--other_workdir={trained}', f'--output={tmp_path}/new/out', '--config.eval.num_samples=12',
+    '--config.eval.ks=(2,5)', '--config.checkpoint.best_metric=eval/pass@1',
+  ]  # fmt: skip
+  run = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert 'bandit, step 4: 16 problems, 12 samples of each' in run.stdout
+  assert run.stderr.count('100%') >= 2 and 'ETA' in run.stderr, 'a progress bar for each run'
+  found = json.loads((tmp_path / 'new' / 'out' / 'evaluation.json').read_text())
+  assert found['runs'][0]['curves']['pass@k']['k'] == [1, 2, 4, 5, 8, 12]
+  assert found['runs'][0]['config']['checkpoint']['best_metric'] == 'eval/pass@1'
+  assert '--config.eval.num_samples=12' in found['command']
+  assert set(found['differences']['pass@k']['mean']) == {0.0}
+  assert (tmp_path / 'new' / 'out' / 'evaluation.png').stat().st_size > 10_000
+  assert not (trained / 'evaluation').exists()
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (['--config.eval.nope=1'], 'config.eval.nope: unknown field; expected one of'),
+    (['--checkpoint=77'], 'no checkpoint of step 77'),
+    (['--config=configs/nope.py'], "--config: expected a file, .* got 'configs/nope.py'"),
+    (['--workdir=runs/nope'], "workdir: expected the folder of a run, .* got 'runs/nope'"),
+  ],
+)
+def test_command_line_errors_are_one_line(arguments, message, trained):
+  command = [sys.executable, '-m', 'pkpo_jax.evaluate', f'--workdir={trained}', *arguments]
+  bad = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert bad.returncode == 1
+  (line,) = bad.stderr.splitlines()
+  assert re.search(message, line)
