@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -9,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import tensorboardX
 import tqdm
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
 
 
 class MetricWriter:
@@ -26,11 +28,7 @@ class MetricWriter:
     if self._path.exists():
       _drop_from_step(self._path, first_step)
     self._file = self._path.open('a')
-    self._tensorboard = (
-      tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step)
-      if tensorboard
-      else None
-    )
+    self._tensorboard = _TensorBoard(workdir / 'tensorboard', first_step) if tensorboard else None
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Writes one line of scalar metrics, named group/name, for `step`.
@@ -44,8 +42,7 @@ class MetricWriter:
         raise FloatingPointError(f'{name}: expected a finite number at step {step}, got {value}.')
     self._file.write(json.dumps({'step': step, **scalars}) + '\n')
     if self._tensorboard is not None:
-      for name, value in scalars.items():
-        self._tensorboard.add_scalar(name, value, step)
+      self._tensorboard.write(step, scalars)
 
   def flush(self) -> None:
     """Hands everything written so far to the operating system."""
@@ -64,6 +61,36 @@ class MetricWriter:
 
   def __exit__(self, *exception) -> None:
     self.close()
+
+
+class _TensorBoard:
+  """An event file of scalars.
+
+  tensorboardX's own SummaryWriter writes from a queue, which its flush() does not wait for: a
+  killed run would lack steps that its checkpoint is past.
+  """
+
+  def __init__(self, folder: pathlib.Path, first_step: int):
+    """Opens a new file in `folder`; TensorBoard drops what older ones have from `first_step` on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Files are named after the second; two runs may begin in the same one.
+    self._file = EventsWriter(str(folder / 'events'), filename_suffix=f'.{os.getpid()}')
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(first_step, session_log=start)
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes the scalars of a step."""
+    values = [summary_pb2.Summary.Value(tag=x, simple_value=y) for x, y in scalars.items()]
+    self._write(step, summary=summary_pb2.Summary(value=values))
+
+  def _write(self, step: int, **content) -> None:
+    self._file.write_event(event_pb2.Event(step=step, wall_time=time.time(), **content))
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:

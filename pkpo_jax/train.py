@@ -90,7 +90,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     ):
       for step in range(first_step, settings.num_train_steps + 1):
         is_last, found = step == settings.num_train_steps, None
-        if is_last or step % settings.eval.every == 0:
+        if not stopping.requested and (is_last or step % settings.eval.every == 0):
           found = stopping.interruptible(evaluation, step, frozen | state.params)
           if found is not None:
             writer.write(step, found)

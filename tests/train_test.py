@@ -18,7 +18,7 @@ from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import make_run
 from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.train import train
-from tests.resuming import metrics_text
+from tests.interruptions import metrics_text
 from tests.sequence_policy import BagPolicy, CountTask, config_of
 
 
