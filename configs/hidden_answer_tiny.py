@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant."""
   task = default.hidden_answer_text()
   # Three letters and the end.
-  config = make_config('hidden_answer_tiny', arg, task, 4, num_train_steps=400, num_warm_steps=350)
+  config = make_config('hidden_answer_tiny', arg, task, 4, num_train_steps=400, num_warm_steps=450)
   config.rollout.num_prompts, config.rollout.num_samples = 16, 16
   config.optimizer.learning_rate = 2e-3 if config.rollout.source == 'demonstrations' else 2e-4
   # Gradients of pass@16 have a norm of about 3: clipped, they are no longer unbiased.
