@@ -128,12 +128,6 @@ def restore_params(
     raise FileNotFoundError(f'{workdir}: expected the workdir of a run, found no such folder.')
   with _open(workdir) as manager:
     steps = manager.all_steps()
-    # TODO: goes once no workdir of the layout before this one is started from any more.
-    if steps and (manager.directory / str(steps[-1]) / 'default').exists():
-      with ocp.CheckpointManager(manager.directory) as old:
-        whole = old.restore(steps[-1])
-      put = lambda x, to: jax.device_put(x, to.sharding)
-      return steps[-1], jax.tree.map(put, whole['params'], like)
     if not steps:
       raise FileNotFoundError(f'{workdir}: expected the workdir of a run, found no checkpoint.')
     if step == 'best':
