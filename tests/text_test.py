@@ -134,6 +134,15 @@ def test_a_right_text_that_was_cut_off_is_overlong():
   assert cut == [[Verdict('overlong')]]
 
 
+@pytest.mark.parametrize('hidden', [0, 2])  # Padding and the beginning of a sequence.
+def test_tokens_that_the_text_does_not_show_are_no_part_of_an_answer(hidden):
+  task = Echo(['cat', 'dog', 'cow'], num_held_out=1)
+  ids = ids_of('cat')
+  rows = [[[*ids, EOS], [hidden, *ids, EOS], [*ids[:2], hidden, ids[2], EOS], [*ids, hidden, EOS]]]
+  (found,) = task.verdicts(task.prompts_of(np.array([0])), rollout_of(rows))
+  assert [verdict.kind for verdict in found] == ['right'] + 3 * ['malformed']
+
+
 def test_only_a_right_verdict_is_rewarded():
   assert {kind: Verdict(kind).reward for kind in KINDS} == {**dict.fromkeys(KINDS, 0), 'right': 1}
 

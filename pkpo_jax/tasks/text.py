@@ -58,17 +58,24 @@ class TextProblems(abc.ABC):
     return Prompts(ids=ids.astype(np.int32), tokens=self._prompt_tokens[ids], hidden=())
 
   def verdicts(self, prompts: Prompts, rollout: Rollout) -> list[list[Verdict]]:
-    """Returns the verdict on each completion, `[P][N]`; one that was cut off is overlong."""
+    """Returns the verdict on each completion, `[P][N]`.
+
+    One that was cut off is overlong; one with tokens that its text does not show, malformed.
+    """
     tokens, masks = jax.device_get((rollout.completions, rollout.completion_mask))
     is_cut = masks[..., -1] & ~np.isin(tokens[..., -1], self.tokenizer.stop_ids)
+    no_text = masks & np.isin(tokens, (PAD_ID, self.tokenizer.bos_id))
     texts = decode_completions(self.tokenizer, rollout)
     problems = [self._problems[i] for i in np.asarray(jax.device_get(prompts.ids))]
+
+    def judge(problem, text, cut, hides):
+      if cut or hides:
+        return Verdict('overlong' if cut else 'malformed')
+      return self.verify(problem, text)
+
     return [
-      [
-        Verdict('overlong') if cut else self.verify(problem, text)
-        for cut, text in zip(cuts, group, strict=True)
-      ]
-      for problem, cuts, group in zip(problems, is_cut, texts, strict=True)
+      [judge(problem, *one) for one in zip(*group, strict=True)]
+      for problem, *group in zip(problems, texts, is_cut, no_text.any(axis=-1), strict=True)
     ]
 
   def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[np.ndarray, 'P N']:
