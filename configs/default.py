@@ -64,7 +64,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.eval = ConfigDict()
   config.eval.every = 250  # Steps between evaluations; there is one at the end, too.
   config.eval.ks = (1, 2, 4, 8, 16)  # The k of pass@k (max@k) in all metrics.
-  config.eval.num_prompts = 512  # Fresh problems of an evaluation.
+  config.eval.num_prompts = 512  # Problems of an evaluation: of those held out the first, or fresh.
   config.eval.num_samples = 16  # Samples of each; at least the largest of ks.
   config.eval.policy = ConfigDict()  # Fields of config.policy in evaluation; None is no change.
 

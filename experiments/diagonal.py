@@ -33,7 +33,7 @@ def diagonal_rows(ks: Sequence[int], values: np.ndarray, best: Sequence[float]) 
   ]
 
 
-def draw(rows: Sequence[Mapping], path: Path) -> None:
+def draw(rows: Sequence[Mapping], title: str, path: Path) -> None:
   """Draws pass@k_eval of every k_opt, and its share of the optimum."""
   ks = sorted({row['k_opt'] for row in rows})
   value = {(row['k_opt'], row['k_eval']): row['pass_at_k'] for row in rows}
@@ -45,7 +45,7 @@ def draw(rows: Sequence[Mapping], path: Path) -> None:
       color=style.k_color(k_opt), marker='o', label=f'k_opt = {k_opt}',
     )  # fmt: skip
   left.plot(ks, [best[k] for k in ks], 'k--', linewidth=1, label='optimum')
-  left.set(xlabel='k_eval', ylabel='pass@k_eval', title='The best k_opt is k_eval')
+  left.set(xlabel='k_eval', ylabel='pass@k_eval', title=title)
   left.set_xscale('log', base=2)
   left.set_xticks(ks, ks)
   left.legend()

@@ -57,15 +57,19 @@ def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
     ValueError: if a workdir holds a run of another config.
     RuntimeError: if a training fails; names its log. The others are stopped, and can go on.
   """
-  num_steps = []
-  for job in jobs:
-    config = job.load()
-    claim_workdir(job.workdir, config.to_dict())
-    num_steps.append(config.num_train_steps)
-  waiting = [job for job, n in zip(jobs, num_steps, strict=True) if steps_done(job) < n]
-  running = {}
+  configs = [job.load() for job in jobs]
+  for job, config in zip(jobs, configs, strict=True):
+    if job.workdir.exists():
+      claim_workdir(job.workdir, config.to_dict())
+  waiting, running = [job for job in jobs if not is_finished(job)], {}
   done = sum(map(steps_done, jobs))
-  bar = tqdm.tqdm(desc=name, initial=done, total=sum(num_steps), unit='step', mininterval=10)
+  bar = tqdm.tqdm(
+    desc=name,
+    initial=done,
+    total=sum(config.num_train_steps for config in configs),
+    unit='step',
+    mininterval=10,
+  )
   try:
     while waiting or running:
       for worker in set(range(num_workers)) - set(running):
@@ -76,16 +80,23 @@ def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
       for worker, (job, process) in list(running.items()):
         if process.poll() is not None:
           del running[worker]
-          if process.returncode or steps_done(job) < job.load().num_train_steps:
+          if process.returncode or not is_finished(job):
             raise RuntimeError(f'{job.workdir}: training stopped; see {_log(job)}.')
   finally:
     bar.close()
     for _, process in running.values():
       process.terminate()
+    for _, process in running.values():
+      process.wait()
+
+
+def is_finished(job: Job) -> bool:
+  """Returns whether the state after the last step is saved."""
+  return (job.workdir / 'checkpoints' / str(job.load().num_train_steps)).exists()
 
 
 def steps_done(job: Job) -> int:
-  """Returns the last step that metrics.jsonl has; that of the last evaluation ends a run."""
+  """Returns the last step that metrics.jsonl has."""
   path = job.workdir / 'metrics.jsonl'
   lines = path.read_text().splitlines() if path.exists() else []
   return max((json.loads(line)['step'] for line in lines[-2:] if line.endswith('}')), default=0)

@@ -1,12 +1,14 @@
 """Saves and resumes a run: workdir/config.json and workdir/checkpoints/."""
 
+import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import pathlib
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -162,6 +164,21 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     written = path.with_suffix('.tmp')
     written.write_text(json.dumps(config, indent=2) + '\n')
     written.replace(path)  # Whole or not at all, should the process be killed here.
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps `workdir` to this process while in the `with` statement.
+
+  Raises:
+    ValueError: if another process has it.
+  """
+  with (workdir / 'lock').open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise ValueError(f'workdir: another process trains in {workdir}.') from error
+    yield
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

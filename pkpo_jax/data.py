@@ -51,10 +51,15 @@ def held_out_prompts(task: Task | FiniteTask, step: int, num_prompts: int, key: 
   """
   if not isinstance(task, FiniteTask):
     return task.prompts(step, num_prompts, key)
+  check_held_out(task, num_prompts)
+  return task.prompts_of(task.num_problems + np.arange(num_prompts))
+
+
+def check_held_out(task: FiniteTask, num_prompts: int) -> None:
+  """Raises ValueError if fewer than `num_prompts` problems are held out."""
   expect(
     num_prompts <= task.num_held_out,
     'eval.num_prompts',
     f'at most task.num_held_out = {task.num_held_out}',
     num_prompts,
   )
-  return task.prompts_of(task.num_problems + np.arange(num_prompts))

@@ -41,6 +41,7 @@ class MetricWriter:
       if not math.isfinite(value):
         raise FloatingPointError(f'{name}: expected a finite number at step {step}, got {value}.')
     self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+    self._file.flush()  # Somebody may be following the run.
     if self._tensorboard is not None:
       self._tensorboard.write(step, scalars)
 

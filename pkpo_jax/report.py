@@ -2,7 +2,7 @@
 
 A report is a dict of plain values:
   command, seed, level: what made it, and the coverage of its intervals.
-  num_problems, num_samples, num_pieces: of the evaluation; see `evaluate.make_evaluate`.
+  num_problems, num_samples, num_pieces: of the evaluation; see `measure.make_evaluate`.
   runs: for each of the one or two workdirs,
     workdir, step, config: what was evaluated.
     curves: for 'pass@k' (or 'max@k') and, where answers can be compared, 'maj@k' the columns k,

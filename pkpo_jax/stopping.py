@@ -22,12 +22,15 @@ class Stopping:
     self._may_interrupt = False
 
   def interruptible(self, function: Callable, *args):
-    """Returns function(*args), or None if SIGTERM comes meanwhile, which ends the call at once.
+    """Returns function(*args), or None if SIGTERM has come or comes meanwhile and ends the call.
 
-    For work that leaves nothing half done.
+    For work that leaves nothing half done. A signal waits until the Python interpreter is in
+    control again: what a compiled program has begun, it ends.
     """
     try:
       self._may_interrupt = True
+      if self.requested:
+        return None
       result = function(*args)
       self._may_interrupt = False
       return result

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from pkpo_jax import sharding
-from pkpo_jax.checkpoints import Checkpoints, claim_workdir
-from pkpo_jax.data import make_draw_prompts
+from pkpo_jax.checkpoints import Checkpoints, claim_workdir, lock_workdir
+from pkpo_jax.data import check_held_out, make_draw_prompts
 from pkpo_jax.measure import (
   evaluation_metrics,
   exact_metrics,
@@ -24,7 +24,7 @@ from pkpo_jax.run import Run, compile_step, make_run
 from pkpo_jax.settings import Config, Settings, as_dict, expect
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
-from pkpo_jax.tasks import FiniteTask
+from pkpo_jax.tasks import FiniteTask, Rewarder
 from pkpo_jax.train_step import check_rewards, make_forward, objective_name, reward_metrics
 from pkpo_jax.types import Snapshot, TrainState
 
@@ -36,19 +36,24 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   the step, saves and exits with code 0; the same call goes on from there.
 
   Raises:
-    ValueError, TypeError: if the config is wrong, or workdir belongs to another config.
+    ValueError, TypeError: if the config is wrong, or workdir belongs to another config or is
+      another process's.
     UnreadableCheckpoint: if workdir has checkpoints, but none can be read.
     FloatingPointError: if a reward or a metric is NaN or infinite.
     SystemExit: with code 0, after SIGTERM.
   """
+  with Stopping() as stopping:
+    return _train(config, pathlib.Path(workdir), stopping)
+
+
+def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> TrainState:
   run = make_run(config)
   settings, task, policy = run.settings, run.task, run.policy
   mesh = sharding.make_mesh(settings.mesh)
-  _check_settings(settings, mesh, task.is_binary)
+  _check_settings(settings, mesh, task)
   over_prompts = sharding.over_prompts(mesh)
   key = jax.random.key(settings.seed)
   init, train_step = compile_step(policy, run.optimizer, settings.loss, mesh, settings.warm_start)
-  workdir = pathlib.Path(workdir)
   claim_workdir(workdir, as_dict(config))
 
   draw_rollout, advantage_step = _make_source(run, over_prompts)
@@ -69,7 +74,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     metrics = evaluation_metrics(found, settings.eval, task.is_binary)
     return {name: float(value) for name, value in metrics.items()}
 
-  with Stopping() as stopping, Checkpoints(workdir, settings.checkpoint) as checkpoints:
+  with lock_workdir(workdir), Checkpoints(workdir, settings.checkpoint) as checkpoints:
     state, frozen = init(jax.random.split(key, 4)[0])
     # A copy, as the state's own arrays are given away in the first update.
     ref_params = jax.tree.map(jnp.copy, state.params) if settings.loss.kl_coef else None
@@ -90,7 +95,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     ):
       for step in range(first_step, settings.num_train_steps + 1):
         is_last, found = step == settings.num_train_steps, None
-        if not stopping.requested and (is_last or step % settings.eval.every == 0):
+        if is_last or step % settings.eval.every == 0:
           found = stopping.interruptible(evaluation, step, frozen | state.params)
           if found is not None:
             writer.write(step, found)
@@ -100,7 +105,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
           checkpoints.save(Snapshot(state, start.key, tally, position(step)), found or {})
         if is_last or stopping.requested:
           break
-        is_logged = step % settings.log.every == 0
+        is_logged = step % settings.log.every == 0 or step + 1 == settings.num_train_steps
         laps = Laps(is_logged, state)
         keys = jax.random.split(jax.random.fold_in(train_key, step), 5)
         params = frozen | state.params
@@ -157,11 +162,12 @@ def _make_source(run: Run, over_prompts: NamedSharding) -> tuple[Callable, Calla
   return draw_rollout, jax.jit(run.advantage_fn, out_shardings=over_prompts)
 
 
-def _check_settings(settings: Settings, mesh: Mesh, is_binary: bool) -> None:
+def _check_settings(settings: Settings, mesh: Mesh, task: Rewarder) -> None:
   """Raises ValueError for what would else fail only after work has begun.
 
-  Prompts must divide evenly among devices, mini- and microbatches; config.warm_start must be a
-  run's workdir, and checkpoint.best_metric one of its evaluation's estimates.
+  Prompts must divide evenly among devices, mini- and microbatches, and there must be as many held
+  out as evaluation wants; config.warm_start must be a run's workdir, and checkpoint.best_metric one
+  of its evaluation's estimates.
   """
   shards, loss = sharding.num_prompt_shards(mesh), settings.loss
   for field, multiple, fields in (
@@ -175,10 +181,12 @@ def _check_settings(settings: Settings, mesh: Mesh, is_binary: bool) -> None:
     group = getattr(settings, field.split('.')[0])
     is_multiple = group.num_prompts % multiple == 0
     expect(is_multiple, field, f'a multiple of {fields} = {multiple}', group.num_prompts)
+  if isinstance(task, FiniteTask):
+    check_held_out(task, settings.eval.num_prompts)
   if settings.warm_start is not None:
     is_run = (pathlib.Path(settings.warm_start) / 'checkpoints').is_dir()
     expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)
   best_metric = settings.checkpoint.best_metric
-  names = [f'eval/{objective_name(k, is_binary)}' for k in settings.eval.ks]
+  names = [f'eval/{objective_name(k, task.is_binary)}' for k in settings.eval.ks]
   is_known = best_metric is None or best_metric in names
   expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)

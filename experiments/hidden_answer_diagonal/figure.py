@@ -1,4 +1,4 @@
-"""Draws pass@k_eval of every k_opt, and its shortfall from the optimum, from committed rows."""
+"""Draws pass@k_eval of every k_opt, and its share of the optimum, from committed rows."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ RESULTS = Path(__file__).parent / 'results'
 
 
 def main(output_dir: Path = RESULTS) -> None:
-  diagonal.draw(results.read_rows(RESULTS / 'diagonal.csv'), output_dir / 'diagonal.png')
+  rows = results.read_rows(RESULTS / 'diagonal.csv')
+  diagonal.draw(rows, 'The best k_opt is k_eval', output_dir / 'diagonal.png')
 
 
 if __name__ == '__main__':

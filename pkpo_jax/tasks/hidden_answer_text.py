@@ -144,6 +144,8 @@ class HiddenAnswerText:
     return self.bandit.best_max_at_k(policy, k)
 
   def _verdict(self, context: int, hidden: int, ids: list[int]) -> Verdict:
+    if not ids:
+      return Verdict('empty')
     *body, last = ids
     if last not in self.tokenizer.stop_ids:
       return Verdict('overlong')
