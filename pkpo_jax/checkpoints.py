@@ -57,7 +57,7 @@ class Checkpoints:
       return snapshot
     like = jax.tree.map(_abstract, _arrays(snapshot))
     jax.tree.map(lambda x: x.delete(), snapshot.state)
-    read = lambda step: _read(self._manager, step, like)
+    read = lambda step: _read_snapshot(self._manager, step, like)
     step, found = _newest_readable(self._manager, read)
     for newer in steps[steps.index(step) + 1 :]:
       self._set_aside(newer)
@@ -240,7 +240,7 @@ def _abstract(x: Any) -> Any:
 
 
 def _read(
-  manager: ocp.CheckpointManager, step: int, like: Mapping[str, Any], records=('position', 'score')
+  manager: ocp.CheckpointManager, step: int, like: Mapping[str, Any], records: Sequence[str]
 ) -> dict[str, Any]:
   """Returns items of a checkpoint, those of `like` and `records`, and checks that they are whole.
 
@@ -253,10 +253,20 @@ def _read(
     found = dict(manager.restore(step, args=ocp.args.Composite(**args)).items())
     there, now = found.pop('checksums'), _checksums(found)
   except Exception as error:  # Of many types, as damage shows anywhere in the reader.
-    raise _unreadable(error) from error
-  changed = [name for name, checksum in now.items() if there.get(name) != checksum]
-  if changed:
-    raise UnreadableCheckpoint(f'the checksum of {changed[0]} is wrong')
+    raise _unreadable(manager, step, error) from error
+  for name, checksum in now.items():
+    if there.get(name) != checksum:
+      raise _unreadable(manager, step, f'the checksum of {name} is wrong')
+  return found
+
+
+def _read_snapshot(
+  manager: ocp.CheckpointManager, step: int, like: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns all items of a checkpoint but its checksums."""
+  found = _read(manager, step, like, ('position', 'score'))
+  if found['position']['step'] != step:
+    raise _unreadable(manager, step, f'it holds step {found["position"]["step"]}')
   return found
 
 
@@ -264,25 +274,25 @@ def _read_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
   """Returns the parameters of a checkpoint; see `restore_params`."""
   try:
     stored = _by_name(manager.item_metadata(step)['params'])
-  except Exception as error:
-    raise _unreadable(error) from error
+  except Exception as error:  # As above.
+    raise _unreadable(manager, step, error) from error
   wanted = _by_name(like)
   for name in sorted(stored.keys() | wanted.keys()):
-    shapes = [tuple(tree[name].shape) if name in tree else None for tree in (stored, wanted)]
-    if shapes[0] != shapes[1]:
+    there, here = (tuple(x[name].shape) if name in x else None for x in (stored, wanted))
+    if there != here:
       path = manager.directory / str(step)
       raise ValueError(
-        f'{path}: expected parameter {name} of shape {shapes[1]}, found {shapes[0]}.'
+        f'{path}, parameter {name}: expected {_of_shape(here)}, found {_of_shape(there)}.'
       )
   # Checksums are those of the dtypes that were saved.
   one_device = SingleDeviceSharding(jax.devices()[0])
-  as_saved = jax.tree_util.tree_map_with_path(
+  as_saved = jax.tree.map_with_path(
     lambda path, x: jax.ShapeDtypeStruct(
       x.shape, stored[_name(path)].dtype, sharding=x.sharding or one_device
     ),
     like,
   )
-  found = _read(manager, step, {'params': as_saved}, records=())['params']
+  found = _read(manager, step, {'params': as_saved}, ())['params']
   return jax.tree.map(lambda x, model: x.astype(model.dtype), found, like)
 
 
@@ -292,17 +302,16 @@ def _newest_readable(manager: ocp.CheckpointManager, read: Callable[[int], Any])
   Raises:
     UnreadableCheckpoint: if none can be read.
   """
-  reasons = {}
+  errors = []
   for step in reversed(manager.all_steps()):
     try:
       return step, read(step)
     except UnreadableCheckpoint as error:
-      reasons[step] = str(error)
-      print(f'Cannot read checkpoint {manager.directory / str(step)}: {error}', file=sys.stderr)
-  listed = '; '.join(f'{step}: {reason}' for step, reason in reasons.items())
+      errors.append(str(error))
+      print(error, file=sys.stderr)
   raise UnreadableCheckpoint(
-    f'{manager.directory}: none of the checkpoints can be read ({listed}). Put good copies there, '
-    'or begin again in another workdir.'
+    f'{manager.directory}: none of the checkpoints can be read ({" ".join(errors)}) Put good '
+    'copies there, or begin again in another workdir.'
   )
 
 
@@ -311,9 +320,9 @@ def _read_scores(manager: ocp.CheckpointManager) -> dict[int, float]:
   scores = {}
   for step in manager.all_steps():
     try:
-      score = _read(manager, step, {}, records=('score',))['score']['value']
+      score = _read(manager, step, {}, ('score',))['score']['value']
     except UnreadableCheckpoint as error:
-      print(f'Cannot read the score of checkpoint {step}: {error}', file=sys.stderr)
+      print(f'{error} It does not count as the best.', file=sys.stderr)
       continue
     if score is not None:
       scores[step] = score
@@ -366,6 +375,14 @@ def _name(path: Any) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def _unreadable(error: Exception) -> UnreadableCheckpoint:
-  reason = str(error).strip().partition('\n')[0]
-  return UnreadableCheckpoint(f'{type(error).__name__}: {reason}')
+def _of_shape(shape: tuple[int, ...] | None) -> str:
+  return 'none' if shape is None else f'one of shape {shape}'
+
+
+def _unreadable(
+  manager: ocp.CheckpointManager, step: int, reason: Exception | str
+) -> UnreadableCheckpoint:
+  if isinstance(reason, Exception):
+    reason = f'{type(reason).__name__}: {str(reason).strip().partition("\n")[0]}'
+  path = manager.directory / str(step)
+  return UnreadableCheckpoint(f'Cannot read checkpoint {path}: {reason.rstrip(".")}.')

@@ -138,9 +138,11 @@ def _train(workdir, make_config, interruption, num_operations):
     is_ours = args and isinstance(args[0], str | Path) and str(args[0]).startswith(str(workdir))
     if event not in ('open', 'os.mkdir', 'os.remove', 'os.rename', 'os.rmdir') or not is_ours:
       return
-    num_operations.value += 1
+    with num_operations.get_lock():  # Several threads write.
+      num_operations.value += 1
+      number = num_operations.value
     if interruption is not None and (
-      num_operations.value == interruption.operation
+      number == interruption.operation
       or event == 'os.rename'
       and interruption.rename is not None
       and str(args[1]) == str(workdir / interruption.rename)

@@ -1,6 +1,7 @@
 """The launcher of sweeps trains what is missing, resumes what was cut, says what failed."""
 
 import json
+import shutil
 
 import pytest
 
@@ -31,6 +32,11 @@ def test_missing_runs_are_trained_and_finished_ones_are_left_alone(tmp_path, mon
     assert config['seed'] == seed and config['advantage']['k'] == 2
   lines = [(job.workdir / 'metrics.jsonl').read_bytes() for job in jobs]
   assert lines[0] != lines[1]
+
+  # As if killed between the last line and the last checkpoint.
+  shutil.rmtree(jobs[1].workdir / 'checkpoints' / '20')
+  run_jobs(jobs, 1, 'sweep')
+  assert launcher.is_finished(jobs[1])
 
   def start(*arguments):
     raise AssertionError('started a finished run')

@@ -8,9 +8,11 @@ import signal
 import threading
 import time
 
+import jax.numpy as jnp
 import pytest
 
 from pkpo_jax.metrics import read_metrics
+from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tasks import HiddenAnswer
 from pkpo_jax.train import train
@@ -42,15 +44,20 @@ def whole(tmp_path_factory):
 
 
 def _goes_on_like(whole, make_config, workdir):
-  """Checks that the same command ends the run, with the metrics of an uninterrupted one."""
+  """Checks that the same command ends the run, with the metrics of an uninterrupted one.
+
+  Returns the scores of the evaluations and the steps of the checkpoints.
+  """
   exit_code, _ = train_in_process(workdir, make_config)
   assert exit_code == 0, workdir.with_suffix('.log').read_text()
   assert metrics_text(workdir) == whole[make_config][0]
   lines = read_metrics(workdir)
   assert [line['step'] for line in lines if 'train/loss' in line] == list(range(6))
-  assert [line['step'] for line in lines if 'eval/pass@1' in line] == [0, 2, 4, 6]
-  steps = {path.name for path in (workdir / 'checkpoints').iterdir()}
-  assert {'4', '6'} <= steps and not [name for name in steps if not name.isdigit()]
+  scores = {line['step']: line['eval/pass@1'] for line in lines if 'eval/pass@1' in line}
+  assert list(scores) == [0, 2, 4, 6]
+  kept = {int(path.name) for path in (workdir / 'checkpoints').iterdir()}
+  assert kept >= {4, 6}
+  return scores, kept
 
 
 @pytest.mark.parametrize('i', range(NUM_MOMENTS))
@@ -61,8 +68,10 @@ def test_killed_at_a_random_moment(i, whole, tmp_path):
   when = {'operation': 1 + int(part * num_operations)} if i % 2 else {'seconds': part * seconds}
   workdir = tmp_path / 'run'
   exit_code, _ = train_in_process(workdir, bandit_config, Interruption(signal.SIGKILL, **when))
-  assert exit_code == -signal.SIGKILL
-  _goes_on_like(whole, bandit_config, workdir)
+  # A run may take less time, or have a thread that does less, than the one that was measured.
+  assert exit_code == -signal.SIGKILL or (exit_code == 0 and part > 0.5)
+  scores, kept = _goes_on_like(whole, bandit_config, workdir)
+  assert max((2, 4, 6), key=scores.get) in kept, 'the best is known from before the kill'
 
 
 @pytest.mark.parametrize('path', ['checkpoints/4', 'config.json', 'metrics.jsonl'])
@@ -134,6 +143,14 @@ def test_sigterm_ends_an_evaluation_and_waits_for_a_step(
   assert all(line['step'] < saved for line in read_metrics(tmp_path))
   train(bandit_config(), tmp_path)
   assert metrics_text(tmp_path) == whole_here
+
+
+def test_a_position_that_the_config_does_not_give_is_refused(tmp_path, monkeypatch):
+  """As after a change of the code that makes schedules."""
+  train(bandit_config(), tmp_path)
+  monkeypatch.setitem(SCHEDULES, 'constant', lambda k: lambda step: jnp.int32(k) + step // 6)
+  with pytest.raises(ValueError, match="position in .*: expected .*'k': 2.* got .*'k': 1"):
+    train(bandit_config(), tmp_path)
 
 
 def test_elsewhere_than_in_the_main_thread_sigterm_is_left_alone():

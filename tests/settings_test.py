@@ -123,6 +123,18 @@ def _with(overrides, config=None):
     ({'eval.ks': [1, 'two']}, TypeError, ['eval.ks[1]', 'int', 'two']),
     ({'eval.num_prompts': 1}, ValueError, ['eval.num_prompts', 'at least 2', '1']),
     ({'checkpoint.max_to_keep': 0}, ValueError, ['checkpoint.max_to_keep', 'at least 1', '0']),
+    ({'checkpoint.best_metric': 1}, TypeError, ['checkpoint.best_metric', 'str', '1']),
+    (
+      {'checkpoint.best_metric': 'eval/pass@3'},
+      ValueError,
+      ['checkpoint.best_metric', "one of ['eval/pass@1', 'eval/pass@2',", "'eval/pass@3'"],
+    ),
+    (
+      {'checkpoint.best_metric': 'eval/pass@1', 'checkpoint.every': 100},
+      ValueError,
+      ['checkpoint.every', 'a multiple of eval.every = 250', '100'],
+    ),
+    ({'warm_start': 'nowhere'}, ValueError, ['warm_start', 'a run with checkpoints', 'nowhere']),
     ({'mesh.data': 0}, ValueError, ['mesh.data', 'at least 1', '0']),
     ({'mesh.fsdp': -1}, ValueError, ['mesh.fsdp', 'at least 1', '-1']),
     ({'mesh.tensor': 0}, ValueError, ['mesh.tensor', 'at least 1', '0']),

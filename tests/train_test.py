@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import bandit, default, gaussian
+from configs import bandit, default, gaussian, maze_tiny
 from experiments.toy import train_seeds
 from pkpo_jax import ADVANTAGES
+from pkpo_jax.checkpoints import lock_workdir
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import make_run
 from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.train import train
+from pkpo_jax.types import Rollout
 from tests.interruptions import metrics_text
 from tests.sequence_policy import BagPolicy, CountTask, config_of
 
@@ -300,7 +302,7 @@ def test_command_line(tmp_path):
   ]  # fmt: skip
   found = subprocess.run(command, capture_output=True, text=True, check=True)
   assert 'eval/max@16_exact' in found.stdout
-  assert '20/20' in found.stderr, 'a progress bar'
+  assert '20/20' in found.stderr and 'ETA' in found.stderr, 'a progress bar'
   command.append('--config.advantage.k=32')
   bad = subprocess.run(command, capture_output=True, text=True, check=False)
   assert bad.returncode != 0
@@ -326,6 +328,65 @@ def test_command_line_names_the_fields_there_are(override, words, tmp_path):
   assert 'Traceback' not in bad.stderr
   for word in words:
     assert word in bad.stderr
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_warm_start_begins_where_the_other_run_ended(tmp_path):
+  first = _small(**{'optimizer.learning_rate': 0.5})
+  train(first, tmp_path / 'first')
+  # Another optimiser, whose state the first run does not have.
+  options = {'optimizer.name': 'sgd', 'loss.kl_coef': 0.1, 'seed': 1}
+  second = _small(**options, warm_start=str(tmp_path / 'first'))
+  train(second, tmp_path / 'second')
+  name = 'eval/pass@8_exact'
+  ended = [line[name] for line in read_metrics(tmp_path / 'first') if name in line]
+  begun = [line for line in read_metrics(tmp_path / 'second') if line['step'] == 0]
+  assert begun[0][name] == ended[-1] != ended[0]
+  assert abs(begun[1]['train/kl']) < 1e-6, 'the reference is the warm start'
+  with pytest.raises(ValueError, match='warm_start: expected the workdir of a run.*nowhere'):
+    train(_small(warm_start=str(tmp_path / 'nowhere')), tmp_path / 'third')
+  assert not (tmp_path / 'third').exists()
+
+
+def test_demonstrations_are_imitated_and_solve_nothing(sequences, tmp_path, monkeypatch):
+  def demonstrations(self, prompts, num_samples, max_new_tokens, key):
+    shape = (len(prompts.ids), num_samples, max_new_tokens)
+    repeated = np.broadcast_to(np.asarray(prompts.ids)[:, None, None], shape).astype(np.int32)
+    mask, zeros = np.ones(shape, bool), np.zeros(shape, np.float32)
+    return Rollout(np.asarray(prompts.tokens), repeated, mask, zeros)
+
+  monkeypatch.setattr(CountTask, 'demonstrations', demonstrations, raising=False)
+  monkeypatch.setattr(BagPolicy, 'max_new_tokens', 5, raising=False)
+  config = config_of(rollout__source='demonstrations', advantage__name='reinforce')
+  config.num_train_steps, config.advantage.k, config.eval.every = 40, 1, 40
+  train(config, tmp_path)
+  lines = read_metrics(tmp_path)
+  begun, ended = (line for line in lines if 'eval/max@1' in line)
+  assert begun['eval/max@1'] < 0.3 and ended['eval/max@1'] > 0.8
+  steps = [line for line in lines if 'train/loss' in line]
+  assert steps[-1]['train/loss'] < steps[0]['train/loss'] / 2
+  assert {line['train/reward_mean'] for line in steps} == {1.0}, 'of the demonstrations'
+  assert not {'train/ratio_mean', 'train/cumulative_solve_rate'} & set(steps[0])
+  with pytest.raises(ValueError, match="loss.name: expected 'reinforce' with rollout.source"):
+    train(config_of(rollout__source='demonstrations', loss__name='ppo'), tmp_path / 'ppo')
+
+
+def test_two_processes_cannot_train_in_one_workdir(tmp_path):
+  config = _small()
+  tmp_path.joinpath('run').mkdir()
+  with lock_workdir(tmp_path / 'run'):
+    with pytest.raises(ValueError, match='workdir: another process trains in .*run'):
+      train(config, tmp_path / 'run')
+  train(config, tmp_path / 'run')
+
+
+def test_as_many_problems_must_be_held_out_as_are_evaluated(tmp_path):
+  config = maze_tiny.get_config('quick')
+  config.eval.num_prompts = 257
+  with pytest.raises(
+    ValueError, match='eval.num_prompts: expected at most .* 256, got 257'
+  ):
+    train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
