@@ -383,9 +383,7 @@ def test_two_processes_cannot_train_in_one_workdir(tmp_path):
 def test_as_many_problems_must_be_held_out_as_are_evaluated(tmp_path):
   config = maze_tiny.get_config('quick')
   config.eval.num_prompts = 257
-  with pytest.raises(
-    ValueError, match='eval.num_prompts: expected at most .* 256, got 257'
-  ):
+  with pytest.raises(ValueError, match='eval.num_prompts: expected at most .* 256, got 257'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
