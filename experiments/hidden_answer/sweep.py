@@ -47,6 +47,7 @@ def main() -> None:
   best = [run.task.best_max_at_k(run.policy, k) for k in ks]
   config = flatten(config.to_dict())
   del config['advantage.k'], config['seed']
+  config['warm_start'] = flatten(warm_job(0).load().to_dict())
   write_rows(
     RESULTS,
     diagonal_rows(ks, values, best),

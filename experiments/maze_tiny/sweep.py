@@ -32,7 +32,9 @@ METHODS = {
   'k8': ('pkpo_loo_minus_one', 8),
   'tzsm': ('tzsm', 16),
 }
-BASELINE = 'k1'
+# Which differences are of interest: first minus second.
+PAIRS = [(method, 'k1') for method in ('k4', 'k8', 'tzsm')] + [('k8', 'k4')]
+PAIRS += [(method, 'warm') for method in METHODS]
 CURVES = ('cumulative_solve_rate', 'entropy', 'pass@1_rolling', 'pass@8_rolling')
 WARM = Job(RUNS / 'warm', 'maze_tiny:warm', {'log.tensorboard': False})
 
@@ -61,11 +63,11 @@ def main() -> None:
   run_jobs([WARM], 1, 'warm start')
   run_jobs([jobs[m][seed] for seed in range(NUM_SEEDS) for m in METHODS], args.workers, 'maze_tiny')
   ks, found = evaluate({'warm': [WARM], **jobs})
-  config = flatten(job(BASELINE, 0).load().to_dict())
+  config = flatten(job('k1', 0).load().to_dict())
   for field in ('seed', 'advantage.name', 'advantage.k'):
     del config[field]
   config |= {'num_seeds': NUM_SEEDS, 'methods': METHODS, 'num_eval_samples': NUM_EVAL_SAMPLES}
-  config['warm_start_config'] = WARM.config
+  config['warm_start'] = flatten(WARM.load().to_dict())
   for name, rows in (
     ('pass_at_k', pass_at_k_rows(ks, found)),
     ('paired', paired_rows(ks, found)),
@@ -83,7 +85,7 @@ def main() -> None:
 
 def evaluate(jobs: Mapping[str, list[Job]]) -> tuple[tuple[int, ...], dict[str, list[Evaluation]]]:
   """Returns config.eval.ks and the evaluation of every run, all on the same held-out mazes."""
-  config = job(BASELINE, 0).load()
+  config = job('k1', 0).load()
   config.eval.num_samples = NUM_EVAL_SAMPLES
   run = make_run(config)
   like = jax.eval_shape(run.policy.init, jax.random.key(0))
@@ -109,22 +111,21 @@ def pass_at_k_rows(ks: tuple[int, ...], found: Mapping[str, list[Evaluation]]) -
 
 
 def paired_rows(ks: tuple[int, ...], found: Mapping[str, list[Evaluation]]) -> list[dict]:
-  """Returns each method's difference from the baseline, paired by maze and by seed.
+  """Returns the differences of PAIRS, paired by maze and by seed (the warm start has just one).
 
   Two intervals: over mazes, of the mean over seeds (what other mazes would give, for these runs);
   and the standard error over seeds (what other runs would give, on these mazes).
   """
   rows = []
-  base = np.asarray([one.values for one in found[BASELINE]])
-  for m, method in enumerate(m for m in found if m not in ('warm', BASELINE)):
-    values = np.asarray([one.values for one in found[method]])
+  for m, (method, baseline) in enumerate(PAIRS):
+    values, base = (np.asarray([one.values for one in found[x]]) for x in (method, baseline))
     interval = paired_bootstrap(values.mean(axis=0), base.mean(axis=0), jax.random.key(m))
     over_seeds = (values - base).mean(axis=1)
     for i, k in enumerate(ks):
       rows.append(
         {
           'method': method,
-          'baseline': BASELINE,
+          'baseline': baseline,
           'k_eval': k,
           'difference': interval.mean[i],
           'low_95_over_mazes': interval.low[i],
