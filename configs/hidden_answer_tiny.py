@@ -6,7 +6,9 @@
     --config.warm_start=runs/hidden_answer_warm --config.advantage.k=8
 
 `:warm` imitates all strings of a context alike, so that the policy begins where the bandit does,
-undecided. `:quick` and `:warm_quick` only show that everything runs.
+undecided. Each run takes a minute on 2 CPU cores. Expect at advantage.k = k an eval/pass@k_exact of
+93 to 95 % of the optimum (mean of 5 seeds; experiments/hidden_answer). `:quick` and `:warm_quick`
+only show that everything runs.
 """
 
 from ml_collections import ConfigDict
