@@ -81,6 +81,7 @@ def test_training_step(in_this_process, tmp_path, monkeypatch):
   for names in (POLICIES, TASKS):
     monkeypatch.setitem(names, 'benchmark', None)  # Gone after the test.
   progress = train.progress
+  monkeypatch.setattr(train, 'progress', progress)  # As it was for other tests, whatever happens.
   rl_step.main(['--quick', '--outdir', str(tmp_path)])
   tables = read(tmp_path / 'rl_step_cpu.csv')
   steps = {row['candidate']: row for row in tables['step']}

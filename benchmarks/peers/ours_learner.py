@@ -81,9 +81,8 @@ class Learner:
   def __init__(self, workload):
     self._workdir = tempfile.TemporaryDirectory()
     self._gate = gate.Gate()
-    # The loop asks it for the number of the next step.
     self._progress = pkpo_jax.train.progress
-    pkpo_jax.train.progress = lambda first, last, name: self._steps(first, last)
+    pkpo_jax.train.progress = lambda *_: _Turnstile(self._gate)
     run = config(workload)
     self._gate.start(lambda: pkpo_jax.train.train(run, self._workdir.name))
 
@@ -95,11 +94,23 @@ class Learner:
     pkpo_jax.train.progress = self._progress
     self._workdir.cleanup()
 
-  def _steps(self, first, last):
-    for step in range(first, last):
-      if not self._gate.is_open():
-        return
-      yield step
+
+class _Turnstile:
+  """In place of the progress bar, which the loop opens first and moves after each step."""
+
+  def __init__(self, loop_gate: gate.Gate):
+    self._gate = loop_gate
+
+  def __enter__(self):
+    self.update()
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def update(self):
+    if not self._gate.is_open():
+      raise SystemExit
 
 
 class Phases:
