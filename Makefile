@@ -98,3 +98,5 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	$(call install,dev)
+	@$(UV_INSTALL) --quiet --editable '.[puzzles]' \
+	  || echo '== reasoning-gym was not installed (it takes a C compiler): its tests will be skipped'
