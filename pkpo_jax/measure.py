@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from pkpo_jax import sharding
 from pkpo_jax.answers import majority_votes, sample_statistics
-from pkpo_jax.data import held_out_prompts
+from pkpo_jax.data.pipeline import held_out_prompts
 from pkpo_jax.estimators import pass_at_k_curve, standard_error
 from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run

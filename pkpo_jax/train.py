@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir, lock_workdir
-from pkpo_jax.data import check_held_out, make_draw_prompts
+from pkpo_jax.data.pipeline import check_held_out, make_draw_prompts
 from pkpo_jax.measure import (
   evaluation_metrics,
   exact_metrics,

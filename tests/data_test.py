@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pkpo_jax.data import held_out_prompts, make_draw_prompts
+from pkpo_jax.data.pipeline import held_out_prompts, make_draw_prompts
 from pkpo_jax.tasks import FiniteTask, HiddenAnswer
 from pkpo_jax.types import Prompts
 

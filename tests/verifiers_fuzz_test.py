@@ -17,6 +17,8 @@ from pkpo_jax.tasks.verifiers import KINDS, Verdict
 from pkpo_jax.tasks.verifiers.countdown import verify_countdown
 from pkpo_jax.tasks.verifiers.maze import verify_maze
 
+# Those of verifiers that judge in this process.
+PURE_KINDS = set(KINDS) - {'timeout', 'crashed'}
 NUM_CASES = 11_000  # Of each verifier.
 
 # Independent checkers. They return 'right', 'wrong' or, for what is no answer, None.
@@ -381,13 +383,13 @@ def check_countdowns(verify, num_cases):
 def test_maze_verifier_accepts_what_leads_to_the_end_and_nothing_else():
   counts = check_mazes(verify_maze, NUM_CASES)
   assert counts.total() >= NUM_CASES
-  assert min(counts[kind] for kind in KINDS if kind != 'hostile') > 50, counts
+  assert min(counts[kind] for kind in PURE_KINDS - {'hostile'}) > 50, counts
 
 
 def test_countdown_verifier_accepts_what_reaches_the_target_and_nothing_else():
   counts = check_countdowns(verify_countdown, NUM_CASES)
   assert counts.total() >= NUM_CASES
-  assert min(counts[kind] for kind in KINDS) > 50, counts
+  assert min(counts[kind] for kind in PURE_KINDS) > 50, counts
 
 
 def test_every_way_of_up_to_six_moves_through_small_mazes():

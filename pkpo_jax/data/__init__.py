@@ -1,0 +1,1 @@
+"""Data: sets of problems, prepared once, and which prompts a step gets."""
