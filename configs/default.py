@@ -23,6 +23,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.rollout = ConfigDict()
   config.rollout.num_prompts = 64  # P, prompts of one step.
   config.rollout.num_samples = 16  # N, samples of each prompt; the papers' n.
+  # Parts in which the prompts of a step are sampled: while one is, the one before is verified.
+  config.rollout.num_pieces = 1
   # 'policy', or 'demonstrations' of the task: supervised learning, each with an advantage of 1;
   # the rewards in the metrics are then the demonstrations'.
   config.rollout.source = 'policy'

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from scipy import ndimage, special
 
 from pkpo_jax.settings import expect
-from pkpo_jax.tasks import Rewarder
+from pkpo_jax.tasks import Rewarder, has_success
+from pkpo_jax.tasks.text import is_truncated
 from pkpo_jax.tasks.verifiers import KINDS, Verdict
 from pkpo_jax.types import Rollout
 
@@ -26,7 +27,7 @@ def majority_votes(
   """
   if verdicts is None or len(verdicts[0]) > MAX_VOTERS:
     return None
-  is_right = np.asarray([[verdict.reward == 1 for verdict in group] for group in verdicts])
+  is_right = np.asarray([[verdict.is_success for verdict in group] for group in verdicts])
   found = maj_at_k([[verdict.answer for verdict in group] for group in verdicts], is_right, ks)
   is_proper = lambda verdict: verdict.kind in ('right', 'wrong')
   for values, group in zip(found, verdicts, strict=True):
@@ -38,7 +39,7 @@ def majority_votes(
 def sample_statistics(
   task: Rewarder,
   rollout: Rollout,
-  rewards: Float[np.ndarray, 'P N'],
+  outcomes: Float[np.ndarray, 'P N'],
   verdicts: list[list[Verdict]] | None,
 ) -> dict[str, Float[np.ndarray, 'P']]:
   """Returns what the samples of each problem are like, as far as the task lets it be known.
@@ -46,24 +47,23 @@ def sample_statistics(
   Args:
     task: the task.
     rollout: the samples, on the host.
-    rewards: their rewards.
+    outcomes: 1 where one is a success, else 0; their rewards where there is no success.
     verdicts: on them, `[P][N]`.
 
   Returns:
     completion_tokens: mean length.
     truncation_share: of the completions, those cut off at L tokens with no stop token; from tasks
       with a tokenizer.
-    answer_diversity: of the wrong ones, the share of distinct ones; from tasks whose rewards are 0
-      or 1, NaN where none is wrong. They are compared by their proper answers, those without one
-      by their tokens.
+    answer_diversity: of the wrong ones, the share of distinct ones; from tasks whose samples are
+      right or wrong, NaN where none is wrong. They are compared by their proper answers, those
+      without one by their tokens.
     verdict_right, ...: share of each kind; from tasks with a verifier.
   """
   tokens, mask = rollout.completions, rollout.completion_mask
   found = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
   if hasattr(task, 'tokenizer'):
-    is_cut = mask[..., -1] & ~np.isin(tokens[..., -1], task.tokenizer.stop_ids)
-    found['truncation_share'] = np.mean(is_cut, axis=-1)
-  if task.is_binary:
+    found['truncation_share'] = np.mean(is_truncated(task.tokenizer, tokens, mask), axis=-1)
+  if has_success(task):
     contents = [
       [row[is_token].tobytes() for row, is_token in zip(*group, strict=True)]
       for group in zip(tokens, mask, strict=True)
@@ -76,7 +76,7 @@ def sample_statistics(
         ]
         for pair in zip(contents, verdicts, strict=True)
       ]
-    found['answer_diversity'] = answer_diversity(contents, rewards == 1)
+    found['answer_diversity'] = answer_diversity(contents, outcomes == 1)
   if verdicts is not None:
     kinds = np.asarray([[verdict.kind for verdict in group] for group in verdicts])
     found |= {f'verdict_{kind}': np.mean(kinds == kind, axis=-1) for kind in KINDS}

@@ -25,6 +25,7 @@ from pkpo_jax.measure import Evaluation, count_pieces, make_evaluate
 from pkpo_jax.metrics import progress
 from pkpo_jax.run import Run, compile_step, make_run
 from pkpo_jax.settings import as_dict, expect
+from pkpo_jax.tasks import has_success
 from pkpo_jax.typing import Key
 
 LEVEL = 0.95  # Of the intervals.
@@ -82,9 +83,9 @@ def evaluate_workdirs(
     with progress(0, num_pieces, workdir.name) as bar:
       found.append(evaluate(params, 0, eval_key, num_pieces, bar.update))
     del params  # Two may be more than the devices hold.
-    summary = summarize(found[-1], settings.ks, run.task.is_binary, bootstrap_key)
+    summary = summarize(found[-1], settings.ks, has_success(run.task), bootstrap_key)
     summaries.append({'workdir': str(workdir), 'step': step, 'config': each, **summary})
-  is_binary = runs[0].task.is_binary
+  is_binary = has_success(runs[0].task)
   return {
     'seed': seed,
     'level': LEVEL,
@@ -113,8 +114,10 @@ def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) 
 
 
 def curves(evaluation: Evaluation, is_binary: bool) -> dict[str, Float[np.ndarray, 'P K']]:
-  """Returns pass@k (max@k) and, where answers can be compared, maj@k of each problem."""
+  """Returns of each problem pass@k (where `is_binary`) or max@k, and max@k, maj@k where known."""
   found = {'pass@k' if is_binary else 'max@k': evaluation.values}
+  if evaluation.shaped is not None:
+    found['max@k'] = evaluation.shaped
   return found if evaluation.majority is None else found | {'maj@k': evaluation.majority}
 
 
@@ -127,7 +130,7 @@ def summarize(
     mean, low, high = bootstrap_interval(values, key, level=LEVEL)
     found[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(values)}
     found[name] |= {'low': low, 'high': high}
-    if evaluation.exact is not None and name != 'maj@k':
+    if evaluation.exact is not None and values is evaluation.values:
       found[name]['exact'] = evaluation.exact
   statistics = {}
   for name, values in evaluation.statistics.items():

@@ -19,7 +19,7 @@ from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run
 from pkpo_jax.settings import EvalSettings
 from pkpo_jax.tasks import Rewarder
-from pkpo_jax.tasks.verifiers import KINDS, Verdict, rewards_of
+from pkpo_jax.tasks.verifiers import KINDS, Verdict, rewards_of, successes_of
 from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
@@ -31,6 +31,7 @@ class Evaluation(NamedTuple):
   Attributes:
     ids: `[P]` the problems.
     values: `[P, K]` estimate of pass@k (max@k) for each k in config.eval.ks.
+    shaped: `[P, K]` of max@k of shaped rewards, where values are pass@k; None where there are none.
     majority: `[P, K]` maj@k for the same k; None where answers cannot be compared, or N > 1024.
     statistics: means over the problem's samples, `[P]` each, NaN where there is nothing to take
       the mean of; see `answers.sample_statistics`.
@@ -40,6 +41,7 @@ class Evaluation(NamedTuple):
 
   ids: Int[np.ndarray, 'P']
   values: Float[np.ndarray, 'P K']
+  shaped: Float[np.ndarray, 'P K'] | None
   majority: Float[np.ndarray, 'P K'] | None
   statistics: dict[str, Float[np.ndarray, 'P']]
   exact: Float[jax.Array, 'K'] | None
@@ -66,14 +68,18 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   def measure(params, step, prompts, sample_key, reward_key):
     prompts = jax.device_put(prompts, over_prompts)
     rollout = sample(params, prompts, settings.num_samples, sample_key)
-    rewards, verdicts = grade(task, prompts, rollout, reward_key)
+    rewards, successes, verdicts = grade(task, prompts, rollout, reward_key)
     check_rewards(rewards, prompts.ids, step)
     entropy = np.asarray(mean_entropy(params, rollout))
-    values = np.asarray(curve(rewards))
-    statistics = sample_statistics(task, jax.device_get(rollout), np.asarray(rewards), verdicts)
+    values, shaped = np.asarray(curve(rewards)), None
+    if successes is not None:
+      values, shaped = np.asarray(curve(successes)), values
+    outcomes = np.asarray(rewards if successes is None else successes)
+    statistics = sample_statistics(task, jax.device_get(rollout), outcomes, verdicts)
     return Evaluation(
       ids=np.asarray(prompts.ids),
       values=values,
+      shaped=shaped,
       majority=majority_votes(verdicts, settings.ks),
       statistics={'entropy': entropy, **statistics},
       exact=None,
@@ -99,14 +105,27 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   return evaluate
 
 
-def grade(
-  task: Rewarder, prompts: Prompts, rollout: Rollout, key: Key
-) -> tuple[Any, list[list[Verdict]] | None]:
-  """Returns the rewards `[P, N]` and, from a task with a verifier, the verdicts `[P][N]`."""
+class Grades(NamedTuple):
+  """What a task says of samples.
+
+  Attributes:
+    rewards: `[P, N]` what is trained on.
+    successes: `[P, N]` 1 where a sample is right, beside shaped rewards; None where the rewards
+      say it, or nothing does.
+    verdicts: `[P][N]` from a task with a verifier, else None.
+  """
+
+  rewards: Any
+  successes: Any
+  verdicts: list[list[Verdict]] | None
+
+
+def grade(task: Rewarder, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
+  """Returns the task's grades of the samples of each prompt; waits for the rollout."""
   if not hasattr(task, 'verdicts'):
-    return task.rewards(prompts, rollout, key), None
+    return Grades(task.rewards(prompts, rollout, key), None, None)
   verdicts = task.verdicts(prompts, rollout)
-  return rewards_of(verdicts), verdicts
+  return Grades(rewards_of(verdicts), None if task.is_binary else successes_of(verdicts), verdicts)
 
 
 def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:
@@ -177,7 +196,7 @@ def exact_metrics(
 def evaluation_metrics(
   evaluation: Evaluation, settings: EvalSettings, is_binary: bool
 ) -> dict[str, Any]:
-  """Returns the means over problems, named eval/...
+  """Returns the means over problems, named eval/...; `is_binary`: its values are pass@k.
 
   pass@k, pass@k_se (standard error over problems), pass@k_exact, maj@k and the statistics of
   `answers.sample_statistics`, each where it is known.
@@ -187,6 +206,9 @@ def evaluation_metrics(
   for k, mean, error in zip(settings.ks, means, errors, strict=True):
     name = objective_name(k, is_binary)
     metrics |= {name: mean, f'{name}_se': error}
+  if evaluation.shaped is not None:
+    for k, mean in zip(settings.ks, np.mean(evaluation.shaped, axis=0), strict=True):
+      metrics[objective_name(k, is_binary=False)] = mean
   if evaluation.majority is not None:
     shares = np.mean(evaluation.majority, axis=0)
     metrics |= {f'maj@{k}': share for k, share in zip(settings.ks, shares, strict=True)}

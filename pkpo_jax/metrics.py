@@ -101,7 +101,10 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:
 
 
 class Laps:
-  """Times the parts of a step, each until its result is there; does nothing if not enabled."""
+  """Times the parts of a step, each until its result is there; does nothing if not enabled.
+
+  A part that comes several times counts with the sum.
+  """
 
   def __init__(self, enabled: bool, before: Any):
     """Starts once `before`, any arrays, is there."""
@@ -113,7 +116,9 @@ class Laps:
     """Ends the part whose `result`, any arrays, is waited for: metrics[time/name_s]."""
     if self._enabled:
       now = self._now(result)
-      self.metrics[f'time/{name}_s'], self._last = now - self._last, now
+      field = f'time/{name}_s'
+      self.metrics[field] = self.metrics.get(field, 0.0) + now - self._last
+      self._last = now
 
   def _now(self, result: Any) -> float:
     if self._enabled:

@@ -5,7 +5,8 @@ A report is a dict of plain values:
   num_problems, num_samples, num_pieces: of the evaluation; see `measure.make_evaluate`.
   runs: for each of the one or two workdirs,
     workdir, step, config: what was evaluated.
-    curves: for 'pass@k' (or 'max@k') and, where answers can be compared, 'maj@k' the columns k,
+    curves: for 'pass@k' (or 'max@k'), for 'max@k' of shaped rewards beside pass@k and, where
+      answers can be compared, 'maj@k' the columns k,
       mean, standard_error, low and high (the interval) and, where it is known, exact.
     statistics: for 'entropy' and others their mean, standard_error and num_problems, of how many.
     problems: the columns id, pass@k (or max@k), maj@k (a row of all k for each problem) and one
@@ -83,16 +84,17 @@ def draw(report: Report, path: pathlib.Path) -> None:
   num_panels = 2 if report['differences'] else 1
   figure = Figure(figsize=(1.5 + 5 * num_panels, 4.8), dpi=150, layout='constrained')
   axes = figure.subplots(1, num_panels, squeeze=False)[0]
+  objective, *others = report['runs'][0]['curves']
+  styles = {objective: ('-', 'o'), **dict(zip(others, (('--', 's'), (':', '^')), strict=False))}
   for run, name, color in zip(report['runs'], run_names(report), _COLORS, strict=False):
     for curve, columns in run['curves'].items():
-      _draw_curve(axes[0], columns, f'{curve}, {name}', color, is_dashed=curve == 'maj@k')
+      _draw_curve(axes[0], columns, f'{curve}, {name}', color, *styles[curve])
       if 'exact' in columns:
         label = None if run is report['runs'][0] else f'{curve} exactly'
         axes[0].plot(columns['k'], columns['exact'], ':', color='black', label=label)
-  objective, *others = report['runs'][0]['curves']
   axes[0].set(ylabel=', '.join([objective, *others]))
   for curve, columns in report['differences'].items():
-    _draw_curve(axes[1], columns, None, 'black', is_dashed=curve == 'maj@k')
+    _draw_curve(axes[1], columns, None, 'black', *styles[curve])
   if report['differences']:
     axes[1].axhline(0, color='grey', linewidth=1)
     axes[1].set(ylabel='difference', title='First minus second, paired over problems')
@@ -106,10 +108,12 @@ def draw(report: Report, path: pathlib.Path) -> None:
   figure.savefig(path, metadata={'Software': None})
 
 
-def _draw_curve(axis, columns: Mapping, label: str | None, color: str, is_dashed: bool) -> None:
-  style = {'linestyle': '--', 'marker': 's', 'alpha': 0.8} if is_dashed else {'marker': 'o'}
-  axis.plot(columns['k'], columns['mean'], color=color, label=label, markersize=4, **style)
-  if not is_dashed:
+def _draw_curve(
+  axis, columns: Mapping, label: str | None, color: str, line: str, marker: str
+) -> None:
+  style = {'linestyle': line, 'marker': marker, 'markersize': 4}
+  axis.plot(columns['k'], columns['mean'], color=color, label=label, **style)
+  if line == '-':
     axis.fill_between(
       columns['k'], columns['low'], columns['high'], color=color, alpha=0.2, linewidth=0
     )

@@ -110,6 +110,7 @@ class RolloutSettings:
 
   num_prompts: int
   num_samples: int
+  num_pieces: int
   source: str
 
   def __post_init__(self):
@@ -117,6 +118,7 @@ class RolloutSettings:
     expect(self.source in sources, 'source', f'one of {sources}', self.source)
     expect(self.num_prompts >= 1, 'num_prompts', 'at least 1', self.num_prompts)
     expect(self.num_samples >= 1, 'num_samples', 'at least 1', self.num_samples)
+    expect(self.num_pieces >= 1, 'num_pieces', 'at least 1', self.num_pieces)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

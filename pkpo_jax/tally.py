@@ -22,20 +22,20 @@ class Tally:
   recent: Leaf
 
   def add(
-    self, step: int, ids: np.ndarray, rewards: np.ndarray, values: Sequence[float]
+    self, step: int, ids: np.ndarray, outcomes: np.ndarray, values: Sequence[float]
   ) -> 'Tally':
     """Returns the tally after a step.
 
     Args:
       step: the step.
       ids: `[P]` its problems.
-      rewards: `[P, N]` its rewards.
+      outcomes: `[P, N]` 1 where a sample is right, else 0.
       values: `[K]` its mean estimates of pass@k (max@k).
     """
     solved, recent = self.solved, self.recent.copy()
     if solved is not None:
       solved = solved.copy()
-      solved[ids[np.any(rewards > 0, axis=-1)]] = True
+      solved[ids[np.any(outcomes > 0, axis=-1)]] = True
     recent[step % len(recent)] = values
     return Tally(solved, recent)
 

@@ -225,13 +225,27 @@ def init_state(
 
 
 def reward_metrics(
-  rewards: Float[jax.Array, 'P N'], k: Int[jax.Array, ''], ks: Sequence[int], is_binary: bool
+  rewards: Float[jax.Array, 'P N'],
+  successes: Float[jax.Array, 'P N'] | None,
+  k: Int[jax.Array, ''],
+  ks: Sequence[int],
+  is_binary: bool,
 ) -> dict[str, jax.Array]:
-  """Returns reward_mean, k, and the estimate of pass@k (max@k) for every k in `ks` up to N."""
+  """Returns reward_mean, k, and the estimates of pass@k and max@k for every k in `ks` up to N.
+
+  Args:
+    rewards: what is trained on.
+    successes: 1 where a sample is right, beside shaped rewards; None where there are no others.
+    k: of the step.
+    ks: the values of k.
+    is_binary: rewards are 0 or 1, so that their max@k is pass@k.
+  """
   metrics = {'reward_mean': jnp.mean(rewards), 'k': k}
   for eval_k in ks:
     if eval_k <= rewards.shape[-1]:
       metrics[objective_name(eval_k, is_binary)] = jnp.mean(max_at_k(rewards, eval_k))
+      if successes is not None:
+        metrics[objective_name(eval_k, True)] = jnp.mean(max_at_k(successes, eval_k))
   return metrics
 
 

@@ -59,6 +59,16 @@ def test_any_step_can_be_asked_for_first():
   assert np.array_equal(_ids(8, 3, first=12), _ids(20, 3)[36:])
 
 
+def test_processes_share_the_prompts_of_a_step():
+  key = jax.random.key(0)
+  whole = make_draw_prompts(Numbers(), 6, key)
+  parts = [make_draw_prompts(Numbers(), 6, key, i, num_processes=3) for i in range(3)]
+  for step in range(5):
+    ids = [part(step, key).ids for part in parts]
+    assert [len(one) for one in ids] == [2, 2, 2]
+    assert np.array_equal(np.concatenate(ids), whole(step, key).ids)
+
+
 def test_other_tasks_draw_from_the_step_and_its_key():
   task = HiddenAnswer(num_contexts=4, num_arms=8, exponent=1.0)
   draw = make_draw_prompts(task, 5, jax.random.key(0))

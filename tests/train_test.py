@@ -12,14 +12,15 @@ import pytest
 
 from configs import bandit, default, gaussian, maze_tiny
 from experiments.toy import train_seeds
-from pkpo_jax import ADVANTAGES
+from pkpo_jax import ADVANTAGES, measure
 from pkpo_jax.checkpoints import lock_workdir
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
-from pkpo_jax.run import make_run
+from pkpo_jax.run import compile_step, make_run
 from pkpo_jax.tasks import TASKS, HiddenAnswer
+from pkpo_jax.tasks.verifiers import Verdict
 from pkpo_jax.train import train
-from pkpo_jax.types import Rollout
+from pkpo_jax.types import Prompts, Rollout
 from tests.interruptions import metrics_text
 from tests.sequence_policy import BagPolicy, CountTask, config_of
 
@@ -369,6 +370,102 @@ def test_demonstrations_are_imitated_and_solve_nothing(sequences, tmp_path, monk
   assert not {'train/ratio_mean', 'train/cumulative_solve_rate'} & set(steps[0])
   with pytest.raises(ValueError, match="loss.name: expected 'reinforce' with rollout.source"):
     train(config_of(rollout__source='demonstrations', loss__name='ppo'), tmp_path / 'ppo')
+
+
+class JudgedCount(CountTask):
+  """As many right places as there are make the score; three of five make a success."""
+
+  def verdicts(self, prompts, rollout):
+    shares = np.asarray(self.rewards(prompts, rollout, None))
+    kinds = np.where(shares >= 0.6, 'right', 'wrong')
+    return [
+      [Verdict(str(kind), score=float(share)) for kind, share in zip(*group, strict=True)]
+      for group in zip(kinds, shares, strict=True)
+    ]
+
+
+def test_successes_are_kept_beside_shaped_rewards(sequences, tmp_path, monkeypatch):
+  monkeypatch.setitem(TASKS, 'count', JudgedCount)
+  config = config_of(checkpoint__best_metric='eval/pass@4')
+  config.num_train_steps, config.eval.every, config.checkpoint.every = 40, 40, 40
+  train(config, tmp_path)
+  *steps, end = read_metrics(tmp_path)
+  begin, *steps = steps
+  for line, group in (*((line, 'train') for line in steps), (begin, 'eval'), (end, 'eval')):
+    assert line[f'{group}/pass@1'] == pytest.approx(line[f'{group}/verdict_right'])
+    for k in (1, 4):  # Every success has a score of 0.6 or more, every other sample less.
+      assert line[f'{group}/max@{k}'] >= 0.6 * line[f'{group}/pass@{k}'] - 1e-6
+  for line in steps:
+    assert line['train/reward_mean'] == pytest.approx(line['train/max@1'])
+    assert {'train/pass@4_rolling'} == {x for x in line if '4_rolling' in x}
+  assert steps[0]['train/reward_mean'] != steps[0]['train/pass@1']
+  assert end['eval/max@1'] > begin['eval/max@1'] + 0.1, 'the shaped reward is trained on'
+
+
+@pytest.mark.parametrize('num_pieces', [1, 4])
+def test_pieces_of_a_rollout_are_graded_one_by_one(sequences, tmp_path, monkeypatch, num_pieces):
+  """Each sample's reward is its own, whatever piece it was in."""
+  graded, learnt_from = [], []
+
+  def grade(task, prompts, rollout, key):
+    grades = measure.grade(task, prompts, rollout, key)
+    graded.append((prompts.ids, rollout, grades.rewards, grades.verdicts))
+    return grades
+
+  def compiled(*arguments):
+    init, step = compile_step(*arguments)
+
+    def watched(state, frozen, rollout, advantages, key):
+      learnt_from.append((jax.tree.map(np.asarray, rollout), np.asarray(advantages)))
+      return step(state, frozen, rollout, advantages, key)
+
+    return init, watched
+
+  monkeypatch.setitem(TASKS, 'count', JudgedCount)
+  monkeypatch.setattr('pkpo_jax.train.grade', grade)
+  monkeypatch.setattr('pkpo_jax.train.compile_step', compiled)
+  config = config_of(rollout__num_pieces=num_pieces, advantage__name='reinforce')
+  config.advantage.k = 1
+  train(config, tmp_path)
+  assert len(graded) == 4 * num_pieces and len(learnt_from) == 4
+  for i, (rollout, advantages) in enumerate(learnt_from):
+    pieces = graded[i * num_pieces :][:num_pieces]
+    assert {len(ids) for ids, *_ in pieces} == {8 // num_pieces}
+    completions, rewards = (
+      np.concatenate([np.asarray(x) for x in parts])
+      for parts in ([one[1].completions for one in pieces], [one[2] for one in pieces])
+    )
+    np.testing.assert_array_equal(rollout.completions, completions)
+    np.testing.assert_allclose(advantages, rewards)
+  kinds = [
+    verdict.kind for *_, verdicts in graded[:num_pieces] for group in verdicts for verdict in group
+  ]
+  first = next(line for line in read_metrics(tmp_path) if 'train/loss' in line)
+  assert first['train/verdict_right'] == kinds.count('right') / 32
+  assert first['time/rollout_s'] >= 0 and first['time/rewards_s'] > 0
+
+
+def test_prompts_divide_into_pieces(tmp_path):
+  with pytest.raises(ValueError, match='rollout.num_prompts: .* rollout.num_pieces = 3, got 8'):
+    train(_small(**{'rollout.num_pieces': 3}), tmp_path / 'run')
+
+
+def test_epochs_are_logged_where_they_begin(sequences, tmp_path, monkeypatch):
+  class Finite(CountTask):
+    num_problems, num_held_out = 6, 8
+
+    def prompts_of(self, ids):
+      tokens = (ids % (self.vocab_size - 1) + 1).astype(np.int32)
+      return Prompts(ids=ids.astype(np.int32), tokens=tokens[:, None], hidden=tokens)
+
+  monkeypatch.setitem(TASKS, 'count', Finite)
+  config = config_of()
+  config.rollout.num_prompts, config.num_train_steps = 4, 7
+  train(config, tmp_path)
+  epochs = [line for line in read_metrics(tmp_path) if 'data/epoch' in line]
+  # Steps begin at 0, 4, 8, ..., epochs at 0, 6, 12, 18, 24.
+  found = [(line['step'], line['data/epoch']) for line in epochs]
+  assert found == [(0, 0), (1, 1), (3, 2), (4, 3), (6, 4)]
 
 
 def test_two_processes_cannot_train_in_one_workdir(tmp_path):

@@ -130,7 +130,7 @@ class Phases:
     self._state, self._frozen = init(jax.random.key(0))
     self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantages = jax.jit(run.advantage_fn, out_shardings=self._over_prompts)
-    self._group_metrics = jax.jit(reward_metrics, static_argnums=(2, 3))
+    self._group_metrics = jax.jit(reward_metrics, static_argnums=(3, 4))
     self._workdir = tempfile.TemporaryDirectory()
     workdir = pathlib.Path(self._workdir.name)
     self._writer = MetricWriter(workdir, 0, settings.log.tensorboard).__enter__()
@@ -163,7 +163,7 @@ class Phases:
     tick(advantages)
     self._state, metrics = self._train_step(self._state, self._frozen, rollout, advantages, keys[4])
     tick((self._state, metrics))
-    metrics |= self._group_metrics(rewards, k, settings.eval.ks, run.task.is_binary)
+    metrics |= self._group_metrics(rewards, None, k, settings.eval.ks, run.task.is_binary)
     self._writer.write(step, {f'train/{name}': value for name, value in metrics.items()})
     tick(metrics)
     self._step += 1

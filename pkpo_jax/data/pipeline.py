@@ -1,8 +1,8 @@
 """Which prompts a step and an evaluation get."""
 
-import functools
 from collections.abc import Callable
 
+import grain
 import jax
 import numpy as np
 
@@ -15,32 +15,55 @@ from pkpo_jax.typing import Key
 DrawPrompts = Callable[[int, Key], Prompts]
 
 
-def make_draw_prompts(task: Task | FiniteTask, num_prompts: int, key: Key) -> DrawPrompts:
+def make_draw_prompts(
+  task: Task | FiniteTask,
+  num_prompts: int,
+  key: Key,
+  process_index: int = 0,
+  num_processes: int = 1,
+) -> DrawPrompts:
   """Returns fn(step, key) -> the prompts of a training step, the same for the same arguments.
 
   A finite task goes through all its problems, each epoch in another order, before one comes
-  again: step s begins at position s * num_prompts of that endless list.
+  again: step s begins at position s * num_prompts of that endless list, which is all there is to
+  save of it.
 
   Args:
     task: the task.
-    num_prompts: prompts of a step.
+    num_prompts: prompts of a step, over all processes.
     key: of the order of a finite task's problems, the same for the whole run.
+    process_index: which of the processes this is; a finite task's prompts of a step are split
+      into as many parts, one after another.
+    num_processes: how many there are; num_prompts is a multiple of it.
   """
   if not isinstance(task, FiniteTask):
     return lambda step, step_key: task.prompts(step, num_prompts, step_key)
-  seed = np.asarray(jax.random.key_data(key)).tolist()
-
-  @functools.lru_cache(maxsize=2)
-  def order(epoch):
-    return np.random.default_rng([*seed, epoch]).permutation(task.num_problems)
+  order = problem_order(task.num_problems, key)
+  size = num_prompts // num_processes
 
   def draw(step, step_key):
     del step_key
-    epochs, places = np.divmod(step * num_prompts + np.arange(num_prompts), task.num_problems)
-    ids = [order(int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)]
-    return task.prompts_of(np.asarray(ids))
+    first = step * num_prompts + process_index * size
+    return task.prompts_of(np.asarray([order[first + i] for i in range(size)]))
 
   return draw
+
+
+def problem_order(num_problems: int, key: Key) -> grain.MapDataset[int]:
+  """Returns the endless list of problems' ids: one random order of all of them after another."""
+  # The shuffle takes 32 bits.
+  (seed,) = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist()).generate_state(1)
+  return grain.MapDataset.range(num_problems).seed(int(seed)).shuffle().repeat()
+
+
+def epoch_begun(step: int, num_prompts: int, num_problems: int) -> int | None:
+  """Returns the last epoch, counted from 0, that begins in a step; None if none does.
+
+  >>> [epoch_begun(step, num_prompts=4, num_problems=10) for step in range(6)]
+  [0, None, 1, None, None, 2]
+  """
+  epoch = ((step + 1) * num_prompts - 1) // num_problems
+  return epoch if epoch * num_problems >= step * num_prompts else None
 
 
 def held_out_prompts(task: Task | FiniteTask, step: int, num_prompts: int, key: Key) -> Prompts:

@@ -24,12 +24,20 @@ class Rewarder(Protocol):
 
   Attributes:
     is_binary: whether rewards are 0 or 1, so that max@k is pass@k.
+
+  One with a verifier has `verdicts(prompts, rollout)`, `[P][N]`, too, which tell what is a success
+  even where rewards are shaped; see `tasks.text.TextProblems`.
   """
 
   is_binary: bool
 
   def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
     """Returns the reward of each completion; may run on the host."""
+
+
+def has_success(task: Rewarder) -> bool:
+  """Returns whether samples are right or wrong, so that there is a pass@k."""
+  return task.is_binary or hasattr(task, 'verdicts')
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Between the text of a task and the tokens of a policy."""
 
 import abc
-from collections.abc import Callable, Hashable, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Float
 
 from pkpo_jax.sampling import PAD_ID, bucket
 from pkpo_jax.settings import build, expect
+from pkpo_jax.tasks.prompts import make_format
 from pkpo_jax.tasks.verifiers import Verdict, rewards_of
 from pkpo_jax.tokenizers import TOKENIZERS, Tokenizer
 from pkpo_jax.types import Prompts, Rollout
@@ -18,6 +20,9 @@ from pkpo_jax.typing import Key
 
 class TextProblems(abc.ABC):
   """A finite set of problems in text, some to train on and some held out, with a verifier.
+
+  A subclass has `verify(problem, completion) -> Verdict`, or `verify_batch` for many at a time, and
+  may have `demonstrate(problem, rng) -> str` for a supervised start.
 
   Attributes:
     is_binary: rewards are 0 or 1.
@@ -28,26 +33,52 @@ class TextProblems(abc.ABC):
 
   is_binary = True
 
-  def __init__(self, tokenizer: dict, problems: Sequence[Any], num_held_out: int):
+  def __init__(
+    self,
+    tokenizer: dict,
+    problems: Sequence[Any],
+    num_held_out: int,
+    prompt_format: str = 'plain',
+    max_prompt_tokens: int | None = None,
+  ):
     """Encodes all prompts, padded to one length.
 
     Args:
       tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
       problems: those to train on, then those held out.
       num_held_out: how many are held out.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, which says where completions end.
+      max_prompt_tokens: problems with longer prompts are left out, and counted in a line that is
+        printed; None keeps all.
+
+    Raises:
+      ValueError: if no problem to train on is left.
     """
     self.tokenizer = build('tokenizer', tokenizer, TOKENIZERS)
-    self.num_problems, self.num_held_out = len(problems) - num_held_out, num_held_out
-    self._problems = tuple(problems)
-    self._prompt_tokens = encode_prompts(self.tokenizer, [self.prompt_text(p) for p in problems])
+    self._format = make_format(prompt_format)
+    ids = [encode_prompt(self.tokenizer, self.prompt_text(problem)) for problem in problems]
+    limit = max_prompt_tokens or max(map(len, ids))
+    kept = [len(one) <= limit for one in ids]
+    num_train = len(problems) - num_held_out
+    self.num_problems, self.num_held_out = sum(kept[:num_train]), sum(kept[num_train:])
+    if not all(kept):
+      print(
+        f'Left out {num_train - self.num_problems} of {num_train} problems to train on and '
+        f'{num_held_out - self.num_held_out} of {num_held_out} held out, whose prompts are longer '
+        f'than task.max_prompt_tokens = {limit}.'
+      )
+    enough = 'as many as the shortest prompt of those to train on has'
+    expect(self.num_problems > 0, 'max_prompt_tokens', enough, max_prompt_tokens)
+    self._problems = tuple(itertools.compress(problems, kept))
+    self._prompt_tokens = pad_prompts(itertools.compress(ids, kept))
 
   @abc.abstractmethod
   def prompt_text(self, problem: Any) -> str:
     """Returns what the policy reads."""
 
-  @abc.abstractmethod
-  def verify(self, problem: Any, completion: str) -> Verdict:
-    """Returns the verdict on a completion that has come to its end."""
+  def verify_batch(self, problems: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
+    """Returns the verdicts on completions that have come to their end, one for each problem."""
+    return [self.verify(*each) for each in zip(problems, completions, strict=True)]
 
   @abc.abstractmethod
   def demonstrate(self, problem: Any, rng: np.random.Generator) -> str:
@@ -63,20 +94,24 @@ class TextProblems(abc.ABC):
     One that was cut off is overlong; one with tokens that its text does not show, malformed.
     """
     tokens, masks = jax.device_get((rollout.completions, rollout.completion_mask))
-    is_cut = masks[..., -1] & ~np.isin(tokens[..., -1], self.tokenizer.stop_ids)
-    no_text = masks & np.isin(tokens, (PAD_ID, self.tokenizer.bos_id))
+    hides = (masks & np.isin(tokens, (PAD_ID, self.tokenizer.bos_id))).any(axis=-1)
+    is_cut = is_truncated(self.tokenizer, tokens, masks)
     texts = decode_completions(self.tokenizer, rollout)
     problems = [self._problems[i] for i in np.asarray(jax.device_get(prompts.ids))]
-
-    def judge(problem, text, cut, hides):
-      if cut or hides:
-        return Verdict('overlong' if cut else 'malformed')
-      return self.verify(problem, text)
-
-    return [
-      [judge(problem, *one) for one in zip(*group, strict=True)]
-      for problem, *group in zip(problems, texts, is_cut, no_text.any(axis=-1), strict=True)
-    ]
+    verdicts, waiting = np.empty(is_cut.shape, object), []
+    for p, i in np.ndindex(is_cut.shape):
+      text, has_end = self._format.completion(texts[p][i])
+      if is_cut[p, i] and not has_end:
+        verdicts[p, i] = Verdict('overlong')
+      elif hides[p, i]:
+        verdicts[p, i] = Verdict('malformed')
+      else:
+        waiting.append(((p, i), problems[p], text))
+    if waiting:
+      places, *batch = zip(*waiting, strict=True)
+      for place, verdict in zip(places, self.verify_batch(*batch), strict=True):
+        verdicts[place] = verdict
+    return verdicts.tolist()
 
   def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[np.ndarray, 'P N']:
     """Returns 1 for a right completion, else 0."""
@@ -134,9 +169,24 @@ def distinct_problems(
 
 def encode_prompts(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
   """Returns `[P, T]` int32: beginning of sequence and text, padded on the left to a bucket."""
-  encoded = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in texts]
+  return pad_prompts(encode_prompt(tokenizer, text) for text in texts)
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+  """Returns the ids of the beginning of sequence and of a text."""
+  return [tokenizer.bos_id, *tokenizer.encode(text)]
+
+
+def pad_prompts(encoded: Iterable[list[int]]) -> np.ndarray:
+  """Returns ids `[P][any]` as `[P, T]` int32, padded on the left to a bucket."""
+  encoded = list(encoded)
   length = bucket(max(map(len, encoded)))
   return np.asarray([[PAD_ID] * (length - len(ids)) + ids for ids in encoded], np.int32)
+
+
+def is_truncated(tokenizer: Tokenizer, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """Returns `[...]` bool, True where completions `[..., L]` have no stop token at their end."""
+  return mask[..., -1] & ~np.isin(tokens[..., -1], tokenizer.stop_ids)
 
 
 def encode_completions(

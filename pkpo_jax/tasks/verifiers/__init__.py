@@ -36,6 +36,11 @@ class Verdict(NamedTuple):
     return float(self.is_success) if self.score is None else self.score
 
 
+def successes_of(verdicts: Sequence[Sequence[Verdict]]) -> Float[np.ndarray, 'P N']:
+  """Returns 1 for each right completion, else 0, from verdicts `[P][N]`."""
+  return np.asarray([[verdict.is_success for verdict in group] for group in verdicts], np.float32)
+
+
 def rewards_of(verdicts: Sequence[Sequence[Verdict]]) -> Float[np.ndarray, 'P N']:
   """Returns the rewards of verdicts `[P][N]`."""
   return np.asarray([[verdict.reward for verdict in group] for group in verdicts], np.float32)

@@ -29,7 +29,7 @@ def verify_countdown(numbers: Sequence[int], target: int, completion: str) -> Ve
     completion: the expression. More than MAX_LENGTH characters are overlong.
 
   >>> verify_countdown([3, 5, 7], 22, '3 * 5 + 7')
-  Verdict(kind='right', answer='3*5+7')
+  Verdict(kind='right', answer='3*5+7', score=None)
   >>> [verify_countdown([3, 5, 7], 22, x).kind for x in ('15+7', '3*5+7=22', '7+eval("15")')]
   ['wrong', 'malformed', 'hostile']
   """

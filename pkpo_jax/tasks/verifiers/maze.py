@@ -20,7 +20,7 @@ def verify_maze(rows: Sequence[str], completion: str) -> Verdict:
     completion: a string over U, D, L, R. More moves than four times the cells are overlong.
 
   >>> verify_maze(['S.', '*E'], 'RD')
-  Verdict(kind='right', answer='RD')
+  Verdict(kind='right', answer='RD', score=None)
   >>> verify_maze(['S.', '*E'], 'DR').kind, verify_maze(['S.', '*E'], 'right, down').kind
   ('wrong', 'malformed')
   """
