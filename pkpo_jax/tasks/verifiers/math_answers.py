@@ -4,7 +4,6 @@ import importlib.util
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Self
 
 from pkpo_jax.settings import expect
 from pkpo_jax.tasks.verifiers import Verdict
@@ -91,7 +90,7 @@ class MathVerifier:
       worker, num_workers, deadline_s, items_per_worker, _CHECKS, memory_mib=memory_mib
     )
 
-  def __enter__(self) -> Self:
+  def __enter__(self) -> 'MathVerifier':
     return self
 
   def __exit__(self, *exception) -> None:

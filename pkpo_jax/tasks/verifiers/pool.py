@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from multiprocessing import connection
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from pkpo_jax.settings import expect
 
@@ -86,7 +86,7 @@ class WorkerPool:
     # Also when nobody closes the pool, and when the interpreter exits.
     weakref.finalize(self, _kill_all, self._idle)
 
-  def __enter__(self) -> Self:
+  def __enter__(self) -> 'WorkerPool':
     return self
 
   def __exit__(self, *exception) -> None:
