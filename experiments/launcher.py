@@ -1,8 +1,14 @@
 """Runs the trainings of a sweep as processes of their own, several at a time, and resumes them.
 
-A run that has come to its end is not started again; one that was killed goes on where it was.
+  python -m experiments.launcher --config=configs/gemma2_2b_math.py --root=runs/math_2b \
+    [--only=k1,k8] [--num_seeds=3] [--workers=1] [--config.group.field=value ...]
+
+trains the runs in the config's SWEEP, a dict of a variant and flat overrides for each name. A run
+that has come to its end is not started again; one that was killed goes on where it was.
 """
 
+import argparse
+import ast
 import importlib
 import json
 import os
@@ -17,6 +23,7 @@ import tqdm
 from ml_collections import ConfigDict
 
 from pkpo_jax.checkpoints import claim_workdir
+from pkpo_jax.settings import lookup
 
 
 class Job(NamedTuple):
@@ -48,6 +55,37 @@ class Job(NamedTuple):
       f'--workdir={self.workdir}',
       *(f'--config.{field}={value}' for field, value in self.overrides.items()),
     ]
+
+
+def sweep_jobs(
+  config: str,
+  root: Path,
+  only: Sequence[str] | None = None,
+  num_seeds: int | None = None,
+  overrides: Mapping[str, Any] | None = None,
+) -> list[Job]:
+  """Returns the trainings of a config's SWEEP, all of seed 0 first.
+
+  Args:
+    config: the config's file or its name.
+    root: folder of their workdirs, named like k8_seed0.
+    only: names of those wanted; None is all.
+    num_seeds: seeds of each, from 0 on; None is the config's NUM_SEEDS.
+    overrides: flat fields of all of them, such as where the weights are.
+  """
+  name = Path(config).stem
+  module = importlib.import_module(f'configs.{name}')
+  if not hasattr(module, 'SWEEP'):
+    raise ValueError(f'config: expected one with a SWEEP, got configs/{name}.py.')
+  jobs = []
+  for seed in range(module.NUM_SEEDS if num_seeds is None else num_seeds):
+    for run in only or module.SWEEP:
+      variant, own = lookup('only', run, module.SWEEP)
+      variant = f'{name}:{variant}' if variant else name
+      jobs.append(
+        Job(root / f'{run}_seed{seed}', variant, {**(overrides or {}), **own, 'seed': seed})
+      )
+  return jobs
 
 
 def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
@@ -118,3 +156,37 @@ def _start(job: Job, worker: int, num_workers: int) -> subprocess.Popen:
 
 def _log(job: Job) -> Path:
   return job.workdir.with_name(f'{job.workdir.name}.log')
+
+
+def main() -> None:
+  """Trains the runs of a config's sweep."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--config', required=True, help='config file with a SWEEP')
+  parser.add_argument('--root', required=True, type=Path, help='folder of the workdirs')
+  parser.add_argument('--only', type=lambda x: x.split(','), help='names of runs, with commas')
+  parser.add_argument('--num_seeds', type=int, help="seeds of each; the config's NUM_SEEDS")
+  parser.add_argument('--workers', type=int, default=1, help='trainings at a time')
+  args, rest = parser.parse_known_args()
+  overrides = {}
+  for word in rest:
+    field, equals, value = word.removeprefix('--config.').partition('=')
+    if not word.startswith('--config.') or not equals:
+      parser.error(f'expected --config.group.field=value, got {word!r}')
+    overrides[field] = _literal(value)
+  try:
+    jobs = sweep_jobs(args.config, args.root, args.only, args.num_seeds, overrides)
+    run_jobs(jobs, args.workers, args.root.name)
+  except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    sys.exit(str(error))
+
+
+def _literal(text: str) -> Any:
+  """Returns what a text is in Python, or the text."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+if __name__ == '__main__':
+  main()

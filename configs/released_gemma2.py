@@ -1,0 +1,122 @@
+"""What the configs of released Gemma-2 weights have in common; no config of its own."""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+SIZES = ('', 'quick', 'tiny')
+
+
+def parse_arg(name: str, arg: str | None, structures: Sequence[str]) -> tuple[str, str]:
+  """Returns the structure, one of `structures`, and the size, one of SIZES, that `arg` names.
+
+  Either may be missing; both are joined by '_', as in 'anneal_tiny'.
+  """
+  choices = {
+    '_'.join(filter(None, (structure, size))): (structure, size)
+    for structure in ('', *structures)
+    for size in SIZES
+  }
+  if (arg or '') not in choices:
+    raise ValueError(
+      f'configs/{name}.py: expected one of {tuple(choices)} after the colon, got {arg!r}.'
+    )
+  return choices[arg or '']
+
+
+def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
+  """Returns the config of PKPO's section 8 (arXiv 2505.15201) for a task, with k = 8.
+
+  From the paper: 16 samples of each of 16 problems a step, PPO, s_loo1, pass@k for k = 1, 2, 4, 8,
+  12, 16. It states no learning rate, optimiser, KL, clipping, temperature or lengths; those here
+  are our choice, and so are all numbers of memory and of hardware:
+    one update a step, so that the gradient is the unbiased one and no ratio is ever clipped;
+    Adam at 1e-6, a usual rate where all weights of such a model are trained by RL;
+    no KL penalty, which would hold the policy where pass@k is low; temperature 1, as training
+    needs the very distribution that is sampled from.
+
+  'quick' is the same model for four small steps, to see that all of it fits and runs; 'tiny' a
+  model of one million weights for two.
+  """
+  config = default.get_config()
+  config.num_train_steps = 3000
+  config.task = task
+  config.task.tokenizer = default.sentencepiece()
+  config.task.tokenizer.path = 'weights/tokenizer.model'
+
+  config.policy = default.gemma2()
+  config.policy.preset = preset
+  config.policy.weights = f'weights/{preset.replace("_", "-")}-it'
+  config.policy.dtype = 'bfloat16'
+  config.policy.remat = True
+  config.policy.log_prob_chunk = 64
+
+  config.rollout.num_prompts = 16
+  config.rollout.num_samples = 16
+  config.rollout.num_pieces = 2  # The verifier works on one half while the other is sampled.
+  config.advantage.k = 8
+  config.loss.name = 'ppo'
+  config.loss.num_microbatches = 4
+
+  config.optimizer.learning_rate = 1e-6
+  config.optimizer.warmup_steps = 10
+  config.optimizer.decay = 'constant'
+  config.optimizer.max_grad_norm = 1.0
+
+  config.eval.every = 100
+  config.eval.ks = (1, 2, 4, 8, 12, 16)
+  config.eval.policy = default.gemma2_eval()
+  config.checkpoint.every = 100
+  config.mesh.fsdp = 4
+  if size == 'quick':
+    config.num_train_steps = 4
+    config.optimizer.warmup_steps = 1
+    config.eval.every, config.checkpoint.every = 2, 2
+    config.eval.num_prompts = 16
+    config.log.every = 1
+  elif size == 'tiny':
+    shrink(config)
+  return config
+
+
+def shrink(config: ConfigDict) -> None:
+  """Makes a config tiny: the same code on a model of one million weights and few samples."""
+  config.num_train_steps = 2
+  config.optimizer.warmup_steps = 1
+  config.task.tokenizer = default.characters()
+  if 'max_prompt_tokens' in config.task:
+    config.task.max_prompt_tokens = None  # Characters are many.
+  config.policy.preset = 'gemma2_tiny'
+  config.policy.weights = None
+  config.policy.dtype = 'float32'
+  config.policy.max_new_tokens = 8
+  config.policy.log_prob_chunk = 4
+  config.rollout.num_prompts, config.rollout.num_samples = 4, 4
+  config.advantage.k = min(config.advantage.k, 2)
+  config.loss.num_microbatches = 1
+  config.eval.every, config.checkpoint.every = 1, 1
+  config.eval.ks = (1, 2, 4)
+  config.eval.num_prompts, config.eval.num_samples = 4, 4
+  config.mesh.fsdp = 1
+  config.log.every = 1
+
+
+def anneal(config: ConfigDict, at: int) -> None:
+  """Makes k fall to 1 at a step, as in Figure 3 of PKPO."""
+  config.advantage.schedule = default.step()
+  config.advantage.schedule.final_k = 1
+  config.advantage.schedule.at = at
+
+
+# Runs of a sweep: the structure after the colon, and flat overrides.
+PKPO_SWEEP = {
+  **{f'k{k}': ('', {'advantage.k': k}) for k in (1, 2, 4, 8)},
+  'tzsm': ('', {'advantage.name': 'tzsm', 'advantage.k': 16}),
+  # EntropyReg, of which the paper takes the best, is k = 1 with a bonus.
+  **{
+    f'entropy_{coef}': ('', {'advantage.k': 1, 'loss.entropy_coef': coef})
+    for coef in (0.001, 0.005, 0.01, 0.05, 0.1)
+  },
+}

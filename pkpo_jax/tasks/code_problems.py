@@ -1,0 +1,136 @@
+"""Functions to write: MBPP to train on, HumanEval held out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pkpo_jax.data import datasets
+from pkpo_jax.settings import expect
+from pkpo_jax.tasks.text import TextProblems
+from pkpo_jax.tasks.verifiers import Verdict
+from pkpo_jax.tasks.verifiers.programs import (
+  UnitTests,
+  human_eval_tests,
+  mbpp_tests,
+  unsupported,
+)
+from pkpo_jax.tasks.verifiers.unit_tests import CodeVerifier
+
+INSTRUCTION = (
+  'Write the Python function that is asked for. Answer with one block of code that has all it '
+  'needs, imports included.'
+)
+REWARDS = ('all', 'share')
+
+
+class CodeProblem(NamedTuple):
+  """A function to write.
+
+  Attributes:
+    question: what is asked for.
+    solution: the reference.
+    tests: what judges a completion.
+  """
+
+  question: str
+  solution: str
+  tests: UnitTests
+
+
+class CodeProblems(TextProblems):
+  """Write a function that passes unit tests, which run in a sandbox."""
+
+  def __init__(
+    self,
+    tokenizer: dict,
+    mbpp_source: str | None,
+    humaneval_source: str | None,
+    data_dir: str,
+    train_splits: tuple[str, ...],
+    num_shown_tests: int,
+    reward: str,
+    prompt_format: str,
+    max_prompt_tokens: int | None,
+    num_workers: int,
+    deadline_s: float,
+    memory_mib: int,
+    unsafe_no_sandbox: bool,
+  ):
+    """Loads the problems and makes sure that the sandbox works.
+
+    Problems of MBPP whose tests cannot run apart from the solution are left out, and counted in a
+    line that is printed.
+
+    Args:
+      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      mbpp_source: mbpp.jsonl; needed the first time.
+      humaneval_source: HumanEval.jsonl or .jsonl.gz; None takes the package human-eval's.
+      data_dir: folder of prepared data sets.
+      train_splits: of MBPP, to train on: 'train', 'validation', 'test', 'prompt'.
+      num_shown_tests: how many of MBPP's tests the question shows; without any, nothing there says
+        how the function is called.
+      reward: 'all', 1 if all tests pass, or 'share', the share of them that do.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
+      max_prompt_tokens: see `TextProblems`.
+      num_workers: processes that run tests.
+      deadline_s: seconds for one completion.
+      memory_mib: of one completion.
+      unsafe_no_sandbox: run completions without protection where there is no sandbox.
+
+    Raises:
+      RuntimeError: if there is no working sandbox.
+    """
+    expect(reward in REWARDS, 'reward', f'one of {REWARDS}', reward)
+    expect(num_shown_tests >= 1, 'num_shown_tests', 'at least 1', num_shown_tests)
+    self.is_binary = reward == 'all'
+    self._verifier = CodeVerifier(
+      num_workers, deadline_s, memory_mib, unsafe_no_sandbox=unsafe_no_sandbox
+    )
+    mbpp = datasets.load('mbpp', data_dir, mbpp_source)
+    for split in train_splits:
+      expect(split in mbpp, 'train_splits', f'some of {sorted(mbpp)}', split)
+    records = [record for split in train_splits for record in mbpp[split]]
+    usable = [x for x in records if not unsupported(x['tests'], x['setup_code'], x['code'])]
+    if len(usable) < len(records):
+      print(
+        f'Left out {len(records) - len(usable)} of {len(records)} problems of MBPP, whose tests '
+        'need more than plain data from the solution.'
+      )
+    train = [_mbpp_problem(record, num_shown_tests) for record in usable]
+    human_eval = datasets.load('humaneval', data_dir, humaneval_source)
+    held_out = [_human_eval_problem(record) for record in human_eval['test']]
+    super().__init__(
+      tokenizer, [*train, *held_out], len(held_out), prompt_format, max_prompt_tokens
+    )
+
+  def prompt_text(self, problem: CodeProblem) -> str:
+    """Returns the instruction and the question."""
+    return self._format.prompt(problem.question, INSTRUCTION)
+
+  def verify_batch(
+    self, problems: Sequence[CodeProblem], completions: Sequence[str]
+  ) -> list[Verdict]:
+    """Returns the verdicts of `CodeVerifier`, with its scores if the reward is 'share'."""
+    tests = [problem.tests for problem in problems]
+    verdicts = self._verifier.verify_batch(list(zip(tests, completions, strict=True)))
+    return [x._replace(score=None) for x in verdicts] if self.is_binary else verdicts
+
+  def demonstrate(self, problem: CodeProblem, rng: np.random.Generator) -> str:
+    """Returns the reference solution as a block of code."""
+    del rng
+    return f'```python\n{problem.solution.strip()}\n```'
+
+
+def _mbpp_problem(record: dict, num_shown_tests: int) -> CodeProblem:
+  shown = '\n'.join(record['tests'][:num_shown_tests])
+  question = f'{record["text"]}\n\nIt has to pass:\n{shown}'
+  tests = mbpp_tests(record['tests'], record['setup_code'], record['code'])
+  return CodeProblem(question, record['code'], tests)
+
+
+def _human_eval_problem(record: dict) -> CodeProblem:
+  prompt = record['prompt']
+  tests = human_eval_tests(prompt, record['test'], record['entry_point'])
+  question = f'Complete this function.\n\n```python\n{prompt.strip()}\n```'
+  return CodeProblem(question, prompt + record['canonical_solution'], tests)
