@@ -42,7 +42,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.mesh.fsdp = 16
     # A prompt on each device leaves nothing to split.
     config.rollout.num_pieces, config.loss.num_microbatches = 1, 1
-  if not size:
+  if size == 'tiny':
+    config.task.max_side = 5  # Prompts of up to 1024 characters.
+  elif not size:
     config.eval.num_prompts = 32
   if structure == 'anneal':
     released_gemma2.anneal(config, at=1 if size else 1500)

@@ -57,7 +57,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.task.num_train, config.task.num_held_out = 16, 8
   else:
     config.policy.max_new_tokens = 512
-  if not size:
+  if size == 'quick':
+    config.loss.num_microbatches = 2
+  elif not size:
     config.num_train_steps = 300
     config.rollout.num_prompts, config.rollout.num_samples = 128, 32
     config.loss.num_microbatches = 16

@@ -1,5 +1,6 @@
 """The configs for released weights: `:tiny` trains, resumes and is evaluated; sweeps are whole."""
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -11,8 +12,10 @@ import pytest
 from experiments.launcher import sweep_jobs
 from pkpo_jax.evaluate import evaluate_workdirs
 from pkpo_jax.metrics import read_metrics
+from pkpo_jax.policies import gemma
 from pkpo_jax.settings import Settings
 from pkpo_jax.train import train
+from tests.gemma_cases import SMALL
 from tests.interruptions import metrics_text
 
 CONFIGS = ('gemma2_2b_math', 'gemma2_9b_math', 'gemma2_2b_code', 'gemma2_9b_arc', 'gemma2_maze')
@@ -66,7 +69,9 @@ def sources(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_tiny_trains_resumes_and_is_evaluated(name, sources, tmp_path):
+def test_tiny_trains_resumes_and_is_evaluated(name, sources, tmp_path, monkeypatch):
+  # Two layers in place of four take half the time to compile.
+  monkeypatch.setitem(gemma.PRESETS, 'gemma2_tiny', dataclasses.replace(SMALL, num_embed=128))
   config = get_config(name, 'tiny')
   config.log.tensorboard = False
   config.update_from_flattened_dict(sources[config.task.name])
@@ -90,12 +95,11 @@ def test_tiny_trains_resumes_and_is_evaluated(name, sources, tmp_path):
   train(config, resumed)
   assert metrics_text(resumed) == metrics_text(workdir)
 
-  report = evaluate_workdirs(config.to_dict(), [workdir, resumed], 'latest', seed=0)
+  report = evaluate_workdirs(config.to_dict(), [resumed], 'latest', seed=0)
   assert report['num_problems'] == report['num_samples'] == 4
-  assert 'pass@k' in report['differences']
-  first, second = (run['curves'] for run in report['runs'])
-  assert first == second
-  assert ('max@k' in first) == (config.task.name == 'code_problems')
+  curves = report['runs'][0]['curves']
+  assert 'pass@k' in curves
+  assert ('max@k' in curves) == (config.task.name == 'code_problems')
 
 
 @pytest.mark.parametrize('name', CONFIGS)
