@@ -1,0 +1,97 @@
+"""What a worker of `pkpo_jax.tasks.verifiers.pool` does for `unit_tests`; imported by nobody.
+
+It runs the tests; the completion runs in another process. Without the rest of pkpo_jax, which takes
+long to import.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def _sibling(name: str) -> ModuleType:
+  """Imports a file of this folder, which is not on the path, as its math.py would be `math`."""
+  spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f'{name}.py'))
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+sandbox, remote_calls, programs = map(_sibling, ('sandbox', 'remote_calls', 'programs'))
+
+
+def make_handler(command: str, is_sandboxed: str, deadline_s: str) -> Callable[[dict], list]:
+  """Returns what judges an item.
+
+  Args:
+    command: JSON; what `sandbox.start` starts.
+    is_sandboxed: 'True' or 'False'; of that, too.
+    deadline_s: seconds that a completion may run.
+  """
+
+  def handle(item: dict[str, Any]) -> list:
+    """Returns kind, answer and score of a verdict; item has a completion and `UnitTests`."""
+    tests = programs.UnitTests(**item['tests'])
+    code = programs.extract_code(item['completion'], tests.prompt)
+    try:
+      answer = code and programs.normalized(code)
+    except (RecursionError, ValueError):  # Nested deeply; an integer with thousands of digits.
+      answer = None
+    if answer is None:
+      return ['malformed', None, 0.0]
+    guest = sandbox.start(json.loads(command), is_sandboxed == 'True')
+    try:
+      program = remote_calls.RemoteProgram(guest.requests, guest.replies)
+    except remote_calls.Ended as end:
+      raise RuntimeError(f'{end} at its start: {guest.kill()}') from None
+    try:
+      num_passed = run_tests(program, code, tests, float(deadline_s))
+    finally:
+      guest.kill()
+    if program.ended:
+      return [program.ended, answer, 0.0]
+    is_right = num_passed == len(tests.tests)
+    return ['right' if is_right else 'wrong', answer, num_passed / len(tests.tests)]
+
+  return handle
+
+
+def run_tests(program, code: str, tests, deadline_s: float) -> int:
+  """Returns how many tests pass.
+
+  Args:
+    program: a RemoteProgram; whether it has ended says if the number counts.
+    code: of the completion.
+    tests: of the problem.
+    deadline_s: seconds that the completion may run, in all tests together.
+
+  Raises:
+    RuntimeError: if the tests are at fault.
+  """
+  try:
+    if not program.load(code, deadline_s):
+      return 0
+  except remote_calls.Ended:
+    return 0
+  num_passed = 0
+  for test in tests.tests:
+    namespace = {'__name__': 'tests'}
+    exec(tests.setup_code, namespace)
+    namespace |= {name: _remote_function(program, name) for name in tests.functions}
+    try:
+      exec(test, namespace)
+      num_passed += not program.ended  # A bare `except:` in a test may have hidden that.
+    except remote_calls.CannotCrossError as error:
+      raise RuntimeError(f'{test!r}: {error}') from error
+    except BaseException:  # Of the completion, and of comparing what it returned.
+      pass
+    if program.ended:
+      break
+  return num_passed
+
+
+def _remote_function(program, name: str) -> Callable:
+  return lambda *args, **kwargs: program.call(name, args, kwargs)
