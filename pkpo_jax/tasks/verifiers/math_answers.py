@@ -31,16 +31,16 @@ def marked_answer(completion: str) -> str | None:
   ('7', None)
   """
   # One pass, as each of very many boxes may be open to the end of the text.
-  opened, answer = [], None
+  opened, span = [], None
   for token in _TOKEN.finditer(completion):
     if token['box'] or token['open']:
       opened.append(token)
     elif token['close'] and opened:
       start = opened.pop()
       if start['box']:
-        answer = completion[start.end() : token.start()]
-  if answer is not None:
-    return answer
+        span = slice(start.end(), token.start())
+  if span is not None:
+    return completion[span]
   lines = _HASHES.findall(completion)
   return lines[-1] if lines else None
 
