@@ -14,6 +14,7 @@ Loaded by path, too, in processes that do without the rest of pkpo_jax: imports 
 """
 
 import builtins
+import io
 import json
 import os
 import resource
@@ -207,6 +208,14 @@ def _exception(names, text) -> BaseException:
 # What follows runs in the other process.
 
 
+class _Nowhere(io.RawIOBase):
+  def writable(self) -> bool:
+    return True
+
+  def write(self, data) -> int:
+    return len(data)
+
+
 def _serve(cpu_s: str, memory_mib: str) -> None:
   """Answers until nobody asks."""
   for limit, value in (
@@ -219,10 +228,11 @@ def _serve(cpu_s: str, memory_mib: str) -> None:
   ):
     resource.setrlimit(limit, (value, value))
   requests, replies = os.dup(0), os.dup(1)
-  null = os.open(os.devnull, os.O_RDWR)
-  for fd in (0, 1, 2):  # What the program prints is no message.
-    os.dup2(null, fd)
-  os.close(null)
+  for fd in (0, 1, 2):
+    os.close(fd)
+  # Nothing to read; what the program prints is lost, without a device that would take it.
+  sys.stdin = io.TextIOWrapper(io.BytesIO())
+  sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Nowhere()))
   _write(replies, {})
   module = types.ModuleType('program')
   sys.modules['program'] = module  # Where dataclasses look for it.

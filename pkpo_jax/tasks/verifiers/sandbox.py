@@ -138,9 +138,11 @@ def sandbox_command(bwrap: str, file: Path, *arguments: str) -> list[str]:
     '--clearenv',
     *(word for pair in environment.items() for word in ('--setenv', *pair)),
     *mounts,
-    *('--dev-bind', '/dev/null', '/dev/null'),
+    # No device: started by root, what runs inside owns those of the host, and could change their
+    # modes where they can be written to.
     *('--ro-bind', str(file), '/program.py'),
     *('--remount-ro', '/'),  # Else files could fill the memory of the host.
+    *('--chdir', '/'),
     *('--', str(_python()), *_PYTHON_FLAGS, '/program.py', *arguments),
   ]
 
