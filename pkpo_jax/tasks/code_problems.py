@@ -127,7 +127,7 @@ def _mbpp_problem(record: dict, num_shown_tests: int) -> CodeProblem:
   shown = '\n'.join(record['tests'][:num_shown_tests])
   question = f'{record["text"]}\n\nIt has to pass:\n{shown}'
   tests = mbpp_tests(record['tests'], record['setup_code'], record['code'])
-  return CodeProblem(question, record['code'], tests)
+  return CodeProblem(question, record['code'].replace('\r\n', '\n'), tests)
 
 
 def _human_eval_problem(record: dict) -> CodeProblem:
