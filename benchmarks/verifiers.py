@@ -9,6 +9,7 @@ that it runs.
 
 import argparse
 import contextlib
+import json
 import pathlib
 import sys
 import time
@@ -27,6 +28,7 @@ from pkpo_jax.tasks.verifiers.countdown import verify_countdown
 from pkpo_jax.tasks.verifiers.math_answers import MathVerifier
 from pkpo_jax.tasks.verifiers.maze import verify_maze
 from pkpo_jax.tasks.verifiers.programs import UnitTests
+from pkpo_jax.tasks.verifiers.puzzles import Puzzle, PuzzleVerifier
 from pkpo_jax.tasks.verifiers.unit_tests import CodeItem, CodeVerifier
 
 SEED = 0
@@ -41,7 +43,8 @@ CAPTIONS = {
     'Verdicts per second on items not seen before; workers 0: in this process; start_s: until the '
     'first verdict, with the start of workers and their own checks; per_s/1_worker: against one '
     'worker. `math`: solutions of 600 characters, the answer in a box; `math in prose`: without a '
-    'box; `code`: one short function, three asserts, a new sandbox for each.'
+    'box; `code`: one short function, three asserts, a new sandbox for each; `puzzles`: the simplest '
+    'scorer of reasoning-gym, hence nearly all the cost of the pool.'
   )
 }
 WORDS = 'so we know that the sum of both sides is even and thus the first of them holds '
@@ -71,17 +74,21 @@ def in_this_process(verify: Callable[..., Verdict]):
 
 
 @contextlib.contextmanager
-def in_workers(make: Callable[[int], Any], num_workers: int) -> Iterator[Judge]:
-  with contextlib.closing(make(num_workers)) as verifier:
+def math_verifier(num_workers: int) -> Iterator[Judge]:
+  with contextlib.closing(MathVerifier(num_workers, DEADLINE_S)) as verifier:
     yield verifier.verify_batch
 
 
-def math_verifier(num_workers: int):
-  return in_workers(lambda n: MathVerifier(n, DEADLINE_S), num_workers)
+@contextlib.contextmanager
+def code_verifier(num_workers: int) -> Iterator[Judge]:
+  with contextlib.closing(CodeVerifier(num_workers, DEADLINE_S, memory_mib=256)) as verifier:
+    yield verifier.verify_batch
 
 
-def code_verifier(num_workers: int):
-  return in_workers(lambda n: CodeVerifier(n, DEADLINE_S, memory_mib=256), num_workers)
+@contextlib.contextmanager
+def puzzle_verifier(num_workers: int) -> Iterator[Judge]:
+  with contextlib.closing(PuzzleVerifier(num_workers, DEADLINE_S)) as verifier:
+    yield lambda items: verifier.verify_batch(*map(list, zip(*items, strict=True)))
 
 
 def draw_one(draw: Callable[[np.random.Generator], Any], rng: np.random.Generator) -> Any:
@@ -143,6 +150,13 @@ def code_item(rng: np.random.Generator, is_right: bool):
   return CodeItem(f'```python\ndef f(x):\n  {body}\n```', UnitTests(tests, ('f',)))
 
 
+def puzzle_item(rng: np.random.Generator, is_right: bool):
+  a, b = (int(x) for x in rng.integers(2, 2**40, 2))
+  entry = json.dumps({'answer': str(a * b)})
+  answer = a * b if is_right else a * b + 1
+  return Puzzle('gcd', '', str(a * b), entry), f'<answer>{answer}</answer>'
+
+
 CANDIDATES = {
   'maze': Candidate(in_this_process(verify_maze), maze_item, 2000, (0,)),
   'countdown': Candidate(in_this_process(verify_countdown), countdown_item, 2000, (0,)),
@@ -150,6 +164,7 @@ CANDIDATES = {
   'math': Candidate(math_verifier, math_item, 400),
   'math in prose': Candidate(math_verifier, prose_item, 400),
   'code': Candidate(code_verifier, code_item, 40),
+  'puzzles': Candidate(puzzle_verifier, puzzle_item, 4000),
 }
 
 
@@ -177,7 +192,8 @@ def rows_of(name: str, candidate: Candidate, num_items: int, repeats: int) -> li
         judges[workers] = stack.enter_context(candidate.open(workers))
         check(name, judges[workers], *draw_items(candidate, 1, seed=0))
       except (ImportError, RuntimeError) as error:
-        return [{'verifier': name, 'note': str(error).partition('\n')[0][:200]}]
+        # Of a traceback, the exception.
+        return [{'verifier': name, 'note': str(error).strip().rpartition('\n')[2][:200]}]
       rows[workers] = {'verifier': name, 'workers': workers, 'items': num_items}
       rows[workers]['start_s'] = time.perf_counter() - start
       check(name, judges[workers], *draw_items(candidate, num_items, seed=1))  # Warms caches.
