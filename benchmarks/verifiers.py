@@ -43,7 +43,7 @@ CAPTIONS = {
     'Verdicts per second on items not seen before; workers 0: in this process; start_s: until the '
     'first verdict, with the start of workers and their own checks; per_s/1_worker: against one '
     'worker. `math`: solutions of 600 characters, the answer in a box; `math in prose`: without a '
-    'box; `code`: one short function, three asserts, a new sandbox for each; `puzzles`: the simplest '
+    'box; `code`: one short function, three asserts, a new sandbox each; `puzzles`: the simplest '
     'scorer of reasoning-gym, hence nearly all the cost of the pool.'
   )
 }
