@@ -4,12 +4,16 @@ import collections
 import enum
 import json
 import math
+import os
 import socket
+import struct
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pkpo_jax.tasks.verifiers import Verdict, remote_calls, sandbox
 from pkpo_jax.tasks.verifiers.programs import (
@@ -210,6 +214,18 @@ ATTACKS = {
     """,
   ),
   'nested in itself': ('wrong', 'def f(x):\n  value = []\n  value.append(value)\n  return value'),
+  'numbers that share one hash': (
+    'crashed',
+    """
+    import os
+    def f(x):
+      numbers = b','.join(str(n * (2**61 - 1)).encode() for n in range(1, 150000))
+      text = b'{"value": {"set": [' + numbers + b']}}'
+      data = len(text).to_bytes(4, 'big') + text
+      while data:
+        data = data[os.write(4, data):]
+    """,
+  ),
   'deep recursion': ('wrong', 'def f(x): return f(x) + 1'),
   'deep recursion, without a limit': (
     ('wrong', 'crashed', 'timeout'),
@@ -841,6 +857,83 @@ def test_what_derives_from_plain_data_crosses_as_that():
 def test_nothing_else_crosses(value):
   with pytest.raises(remote_calls.CannotCrossError, match='cannot cross'):
     encode(value)
+
+
+PLAIN = (
+  type(None),
+  bool,
+  int,
+  float,
+  complex,
+  str,
+  bytes,
+  list,
+  tuple,
+  set,
+  frozenset,
+  dict,
+  range,
+)
+TAGS = ['tuple', 'set', 'frozenset', 'dict', 'complex', 'bytes', 'range', 'iterator', 'object']
+
+
+def is_plain(value):
+  if isinstance(value, dict):
+    value = [*value, *value.values()]
+  elif type(value) is type(iter([])):
+    value = [*value]
+  elif type(value) not in PLAIN:
+    return False
+  parts = value if isinstance(value, (list, tuple, set, frozenset)) else []
+  return all(map(is_plain, parts))
+
+
+JSON = st.recursive(
+  st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+  lambda x: (
+    st.lists(x, max_size=3)
+    | st.dictionaries(st.sampled_from(TAGS) | st.text(), x, max_size=2)
+    | st.tuples(st.sampled_from(TAGS), st.lists(x, max_size=3)).map(lambda pair: dict([pair]))
+    | st.lists(st.tuples(x, x).map(list), max_size=3).map(lambda items: {'dict': items})
+  ),
+)
+REPLIES = (
+  JSON.map(lambda x: {'value': x})
+  | st.fixed_dictionaries(
+    {'error': st.fixed_dictionaries({'names': JSON | st.lists(st.text()), 'text': JSON})}
+  )
+  | JSON
+)
+FRAME = struct.Struct('>I')
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+  st.builds(lambda x: json.dumps(x).encode(), REPLIES).map(lambda x: FRAME.pack(len(x)) + x)
+  | st.binary()
+  | st.binary().map(lambda x: FRAME.pack(len(x)) + x)
+)
+def test_any_reply_is_plain_data_an_exception_or_the_end(data):
+  """Whatever comes through the pipe, where the other process is gone then."""
+  (requests_in, requests_out), (replies_in, replies_out) = os.pipe(), os.pipe()
+  try:
+    os.write(replies_out, FRAME.pack(2) + b'{}' + data)
+    os.close(replies_out)
+    program = remote_calls.RemoteProgram(requests_out, replies_in)
+    try:
+      assert is_plain(program.call('f', (1,), {}))
+      assert program.ended is None
+    except AssertionError:
+      raise
+    except remote_calls.Ended:
+      assert program.ended == 'crashed'
+      with pytest.raises(remote_calls.Ended, match='crashed'):
+        program.call('f', (1,), {})
+    except BaseException as error:
+      assert type(error).__module__ == 'builtins' and program.ended is None
+  finally:
+    for fd in (requests_in, requests_out, replies_in):
+      os.close(fd)
 
 
 # Sandboxes that fail, and none.

@@ -1,6 +1,7 @@
 """The sandbox: what hostile code can reach from inside, and that it ends."""
 
 import ctypes
+import os
 import platform
 import re
 import signal
@@ -161,6 +162,43 @@ def test_new_calls_are_refused(inside):
 def test_no_other_process_or_thread(inside, source):
   with pytest.raises((OSError, RuntimeError)):
     inside(source)
+
+
+@pytest.mark.parametrize('name', ['user', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'mnt'])
+def test_namespace_is_its_own(command, name):
+  guest = sandbox.start(command, is_sandboxed=True)
+  remote_calls.RemoteProgram(guest.requests, guest.replies)
+  namespaces = [os.readlink(f'/proc/{pid}/ns/{name}') for pid in (guest._pid, os.getpid())]
+  guest.kill()
+  assert len(set(namespaces)) == 2
+
+
+def test_it_sees_no_process_but_its_own(inside):
+  source = """
+    import os
+    def f():
+      alive = []
+      for pid in range(1, 1000):
+        try:
+          os.kill(pid, 0)
+          alive.append(pid)
+        except ProcessLookupError:
+          pass
+      return alive, os.getpid(), os.getppid()
+  """
+  assert inside(source) == ([1, 2], 2, 1)
+
+
+def test_python_has_the_standard_library_alone(inside):
+  source = """
+    import sys
+    def f():
+      return sys.path, sys.flags.no_site, sys.flags.dont_write_bytecode
+  """
+  path, *flags = inside(source)
+  library = Path(sysconfig.get_path('stdlib')).resolve()
+  assert {Path(x) for x in path if Path(x).is_dir()} == {library, library / 'lib-dynload'}
+  assert flags == [1, 1]
 
 
 def test_network_is_another_one_even_without_the_filter(command, tmp_path):
