@@ -40,8 +40,10 @@ def mbpp_source(folder):
     'code': 'class Node:\n  pass\ndef count(x):\n  return 1',
     'test_list': ['assert count(Node()) == 1'],
   }
-  ids = (1, 11, 511, 601, 602)
-  problems = [row | {'task_id': i} | (tree if i == 602 else square) for i in ids]
+  wrong = square | {'code': 'def square(x):\r\n  return x'}
+  ids = (1, 11, 511, 601, 602, 603)
+  own = {602: tree, 603: wrong}
+  problems = [row | {'task_id': i} | own.get(i, square) for i in ids]
   write_lines(folder / 'mbpp.jsonl', problems)
   return folder
 
@@ -156,7 +158,7 @@ def test_code(tmp_path, capsys, reward):
     train_splits=('train', 'validation'),
   )
   assert (task.num_problems, task.num_held_out) == (2, 1)
-  assert 'Left out 1 of 3 problems of MBPP' in capsys.readouterr().out
+  assert 'Left out 2 of 4 problems of MBPP' in capsys.readouterr().out
   texts = [task.tokenizer.decode(x) for x in task.prompts_of(np.array([0, 2])).tokens]
   assert 'square a number.\n\nIt has to pass:\nassert square(2) == 4<end_of_turn>' in texts[0]
   assert 'def half(x):\n    """Returns x / 2."""\n```<end_of_turn>' in texts[1]

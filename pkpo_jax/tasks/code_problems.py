@@ -1,11 +1,14 @@
 """Functions to write: MBPP to train on, HumanEval held out."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
 from pkpo_jax.data import datasets
+from pkpo_jax.data.remembered import remembered
 from pkpo_jax.settings import expect
 from pkpo_jax.tasks.text import TextProblems
 from pkpo_jax.tasks.verifiers import Verdict
@@ -59,8 +62,8 @@ class CodeProblems(TextProblems):
   ):
     """Loads the problems and makes sure that the sandbox works.
 
-    Problems of MBPP whose tests cannot run apart from the solution are left out, and counted in a
-    line that is printed.
+    Problems whose tests cannot run apart from the solution, or which the reference fails (looked
+    for once), are left out, and counted in a line that is printed.
 
     Args:
       tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
@@ -92,14 +95,21 @@ class CodeProblems(TextProblems):
       expect(split in mbpp, 'train_splits', f'some of {sorted(mbpp)}', split)
     records = [record for split in train_splits for record in mbpp[split]]
     usable = [x for x in records if not unsupported(x['tests'], x['setup_code'], x['code'])]
-    if len(usable) < len(records):
-      print(
-        f'Left out {len(records) - len(usable)} of {len(records)} problems of MBPP, whose tests '
-        'need more than plain data from the solution.'
-      )
     train = [_mbpp_problem(record, num_shown_tests) for record in usable]
-    human_eval = datasets.load('humaneval', data_dir, humaneval_source)
-    held_out = [_human_eval_problem(record) for record in human_eval['test']]
+    human_eval = datasets.load('humaneval', data_dir, humaneval_source)['test']
+    held_out = [_human_eval_problem(record) for record in human_eval]
+    path = pathlib.Path(data_dir).expanduser() / 'code_problems_that_fail.json'
+    about = [[list(problem) for problem in problems] for problems in (train, held_out)]
+    failing = remembered(path, about, lambda: self._failing([*train, *held_out]))
+    train, held_out = (
+      [x for x in problems if x.solution not in failing] for problems in (train, held_out)
+    )
+    for name, all_of_it, kept in (('MBPP', records, train), ('HumanEval', human_eval, held_out)):
+      if len(kept) < len(all_of_it):
+        print(
+          f'Left out {len(all_of_it) - len(kept)} of {len(all_of_it)} problems of {name}, whose '
+          f'tests need more than plain data from a solution, or fail the reference; see {path}.'
+        )
     super().__init__(
       tokenizer, [*train, *held_out], len(held_out), prompt_format, max_prompt_tokens
     )
@@ -121,6 +131,20 @@ class CodeProblems(TextProblems):
     """Returns the reference solution as a block of code."""
     del rng
     return f'```python\n{problem.solution.strip()}\n```'
+
+  def _failing(self, problems: Sequence[CodeProblem]) -> dict[str, str]:
+    """Returns references that fail their own tests, and how."""
+    failing = {}
+    for problem in tqdm.tqdm(problems, 'references, once', unit='problem', mininterval=1):
+      try:  # One by one, as tests at fault raise.
+        (verdict,) = self._verifier.verify_batch([CodeItem(problem.solution, problem.tests)])
+        if not verdict.is_success:
+          failing[problem.solution] = verdict.kind
+      except RuntimeError as error:
+        failing[problem.solution] = str(error).splitlines()[-1]
+    some = f'references that pass their tests; the last does not: {[*failing.values()][-1:]}'
+    expect(len(failing) < len(problems), 'mbpp_source', some, 'none')
+    return failing
 
 
 def _mbpp_problem(record: dict, num_shown_tests: int) -> CodeProblem:

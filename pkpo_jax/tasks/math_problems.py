@@ -1,8 +1,6 @@
 """Problems with a final answer: MATH and GSM8K."""
 
-import hashlib
 import importlib.metadata
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pkpo_jax.data import datasets
+from pkpo_jax.data.remembered import remembered
 from pkpo_jax.settings import expect
 from pkpo_jax.tasks.text import TextProblems
 from pkpo_jax.tasks.verifiers import Verdict
@@ -83,8 +82,10 @@ class MathProblems(TextProblems):
     self._verifier = MathVerifier(num_workers, deadline_s)
     splits = datasets.load(dataset, data_dir, source)
     records = [*splits['train'], *splits['test']]
-    cache = pathlib.Path(data_dir).expanduser() / f'{dataset}_unusable_answers.json'
-    unusable = set(_unusable_answers(self._verifier, [x['answer'] for x in records], cache))
+    answers = sorted({record['answer'] for record in records})
+    path = pathlib.Path(data_dir).expanduser() / f'{dataset}_unusable_answers.json'
+    about = [importlib.metadata.version('math-verify'), answers]
+    unusable = remembered(path, about, lambda: self._unusable_answers(answers))
     train, test = (
       [x for x in splits[name] if x['answer'] not in unusable] for name in ('train', 'test')
     )
@@ -92,7 +93,7 @@ class MathProblems(TextProblems):
       print(
         f'Left out {len(splits["train"]) - len(train)} of {len(splits["train"])} problems to train '
         f'on and {len(splits["test"]) - len(test)} of {len(splits["test"])} held out, whose '
-        f'answers math-verify cannot use; see {cache}.'
+        f'answers math-verify cannot use; see {path}.'
       )
     super().__init__(tokenizer, [*train, *test], len(test), prompt_format, max_prompt_tokens)
 
@@ -113,18 +114,6 @@ class MathProblems(TextProblems):
     solution, box = problem['solution'], rf'\boxed{{{problem["answer"]}}}'
     return solution if box in solution else f'{solution}\nThe answer is {box}.'
 
-
-def _unusable_answers(
-  verifier: MathVerifier, answers: Sequence[str], cache: pathlib.Path
-) -> list[str]:
-  """Returns the answers that the verifier cannot use, from `cache` if it is of the same answers."""
-  content = json.dumps([importlib.metadata.version('math-verify'), sorted(set(answers))])
-  key = hashlib.sha256(content.encode()).hexdigest()
-  if cache.is_file() and (found := json.loads(cache.read_text()))['sha256'] == key:
-    return found['answers']
-  print(f'Checking {len(set(answers))} answers with math-verify, once ...', flush=True)
-  unusable = verifier.check_gold(answers)
-  scratch = cache.with_suffix('.tmp')
-  scratch.write_text(json.dumps({'sha256': key, 'answers': unusable}, indent=2) + '\n')
-  scratch.replace(cache)
-  return unusable
+  def _unusable_answers(self, answers: Sequence[str]) -> list[str]:
+    print(f'Checking {len(answers)} answers with math-verify, once ...', flush=True)
+    return self._verifier.check_gold(answers)
