@@ -35,11 +35,15 @@ class Mbpp(Dataset):
   citation = 'Austin et al. 2021, Program Synthesis with Large Language Models, arXiv 2108.07732'
 
   def files(self, source: pathlib.Path | None) -> dict[str, pathlib.Path]:
-    """Returns mbpp.jsonl of the folder `source`."""
-    return find_files(self.name, source, ('mbpp.jsonl',), 'google-research/google-research (mbpp)')
+    """Returns the file mbpp.jsonl, which is `source` or in that folder."""
+    folder = source.parent if source and source.name == 'mbpp.jsonl' else source
+    return find_files(self.name, folder, ('mbpp.jsonl',), 'google-research/google-research (mbpp)')
 
   def splits(self, files: Mapping[str, pathlib.Path]) -> dict[str, list[Record]]:
-    """Returns 'prompt', 'test', 'validation' and 'train'; an id is the task_id as text."""
+    """Returns those of 'prompt', 'test', 'validation', 'train' that the file has problems of.
+
+    An id is the task_id as text.
+    """
     records = {split: [] for split in _SPLITS}
     for row in read_jsonl(files['mbpp.jsonl']):
       task_id, tests = row.get('task_id', int), row.get('test_list', list[str])
@@ -56,4 +60,4 @@ class Mbpp(Dataset):
           'challenge_tests': row.get('challenge_test_list', list[str]),
         }
       )
-    return records
+    return {split: found for split, found in records.items() if found}
