@@ -217,6 +217,8 @@ def test_statistics_of_samples():
     'verdict_malformed': [0, 0],
     'verdict_overlong': [1 / 4, 0],
     'verdict_hostile': [0, 0],
+    'verdict_timeout': [0, 0],
+    'verdict_crashed': [0, 0],
   }
   assert found.keys() == expected.keys()
   for name, values in expected.items():
