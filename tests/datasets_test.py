@@ -507,6 +507,13 @@ def test_options_are_part_of_what_is_prepared(tmp_path):
 def test_options_are_checked(tmp_path):
   for name, options, error, message in (
     ('maze', MAZE | {'sizes': 5}, ValueError, 'maze.sizes: unknown field; expected one of ['),
+    ('maze', MAZE | {'size': 1}, ValueError, 'size: expected 2 to 64, got 1'),
+    (
+      'countdown',
+      COUNTDOWN | {'max_number': 0},
+      ValueError,
+      'max_number: expected 1 to 9999, got 0',
+    ),
     ('maze', {'seed': 1}, ValueError, 'maze.num_train: missing; maze needs ['),
     ('maze', MAZE | {'size': 2.5}, TypeError, 'maze.size: expected int, got 2.5 of type float.'),
     ('humaneval', {'seed': 1}, ValueError, 'humaneval.seed: unknown field; expected one of [].'),

@@ -20,7 +20,7 @@ from typing import Any
 from absl import logging
 
 from pkpo_jax.data.base import Dataset, Record
-from pkpo_jax.data.sources import progress
+from pkpo_jax.progress import progress_if_slow
 from pkpo_jax.settings import call, lookup
 
 PROVENANCE = 'provenance.json'
@@ -114,7 +114,7 @@ def _write(dataset: Dataset, source: pathlib.Path | None, scratch: pathlib.Path)
     'source': {name: _checksum(path) for name, path in files.items()},
   }
   splits = {
-    split: list(progress(records, f'{dataset.name} {split}', 'records'))
+    split: list(progress_if_slow(records, f'{dataset.name} {split}', 'records'))
     for split, records in dataset.splits(files).items()
   }
   _check_records(dataset, splits)

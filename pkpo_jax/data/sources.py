@@ -5,12 +5,9 @@ import gzip
 import importlib.util
 import json
 import pathlib
-import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import tqdm
 
 _KINDS = {str: 'text', int: 'an integer', list: 'a list', dict: 'an object'}
 _KINDS |= {list[str]: 'a list of texts', list[int]: 'a list of integers'}
@@ -94,13 +91,6 @@ def find_files(
         f'{name}: {path} is missing. Put {wanted} into one folder and name it as the source.'
       )
   return files
-
-
-def progress(records: Iterable[Any] | None, desc: str, unit: str) -> tqdm.tqdm:
-  """Returns a bar, over records or to be updated, that shows if it takes more than seconds."""
-  # A log file gets a line now and then, a terminal a moving bar.
-  mininterval = 0.2 if sys.stderr.isatty() else 10
-  return tqdm.tqdm(records, desc, unit=f' {unit}', mininterval=mininterval, delay=3)
 
 
 def package_file(package: str, path: str, extra: str) -> pathlib.Path:

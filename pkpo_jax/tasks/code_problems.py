@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
 from pkpo_jax.data import datasets
 from pkpo_jax.data.remembered import remembered
+from pkpo_jax.progress import progress_if_slow
 from pkpo_jax.settings import expect
 from pkpo_jax.tasks.text import TextProblems
 from pkpo_jax.tasks.verifiers import Verdict
@@ -135,7 +135,7 @@ class CodeProblems(TextProblems):
   def _failing(self, problems: Sequence[CodeProblem]) -> dict[str, str]:
     """Returns references that fail their own tests, and how."""
     failing = {}
-    for problem in tqdm.tqdm(problems, 'references, once', unit='problem', mininterval=1):
+    for problem in progress_if_slow(problems, 'checking references, once', 'problems'):
       try:  # One by one, as tests at fault raise.
         (verdict,) = self._verifier.verify_batch([CodeItem(problem.solution, problem.tests)])
         if not verdict.is_success:

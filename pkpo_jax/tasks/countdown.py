@@ -58,13 +58,10 @@ class CountdownTask(TextProblems):
       demonstration_noise: chance that an operator of a demonstration is a random one, and chance
         that its numbers stand in a random order.
     """
-    # The longest solution fits into verifiers.countdown.MAX_LENGTH twice.
-    expect(2 <= num_numbers <= 6, 'num_numbers', '2 to 6', num_numbers)
-    expect(1 <= max_number <= 9999, 'max_number', '1 to 9999', max_number)
-    expect(max_target >= 1, 'max_target', 'at least 1', max_target)
     expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
-    draw = lambda rng: draw_countdown(rng, num_numbers, max_number, max_target)
-    problems = distinct_problems(draw, seed, num_train, num_held_out)
+    problems = distinct_countdowns(
+      seed, num_train, num_held_out, num_numbers, max_number, max_target
+    )
     self._noise = demonstration_noise
     super().__init__(tokenizer, problems, num_held_out)
 
@@ -83,6 +80,22 @@ class CountdownTask(TextProblems):
     numbers = [symbol for symbol in problem.solution if symbol not in OPERATORS]
     numbers = iter(rng.permutation(numbers).tolist() if is_noisy() else numbers)
     return infix([choose(x) if x in OPERATORS else next(numbers) for x in problem.solution])
+
+
+def distinct_countdowns(
+  seed: int, num_train: int, num_held_out: int, num_numbers: int, max_number: int, max_target: int
+) -> list[Countdown]:
+  """Returns the problems of a `CountdownTask` with these fields, those to train on first.
+
+  Raises:
+    ValueError: if a field is out of range, or there are not so many problems.
+  """
+  # The longest solution fits into verifiers.countdown.MAX_LENGTH twice.
+  expect(2 <= num_numbers <= 6, 'num_numbers', '2 to 6', num_numbers)
+  expect(1 <= max_number <= 9999, 'max_number', '1 to 9999', max_number)
+  expect(max_target >= 1, 'max_target', 'at least 1', max_target)
+  draw = lambda rng: draw_countdown(rng, num_numbers, max_number, max_target)
+  return distinct_problems(draw, seed, num_train, num_held_out)
 
 
 def draw_countdown(

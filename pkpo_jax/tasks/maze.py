@@ -51,13 +51,8 @@ class MazeTask(TextProblems):
         made here; one of `pkpo_jax.tasks.prompts.FORMATS` comes with an instruction, and the moves
         are in the answer's last box.
     """
-    expect(2 <= size <= 64, 'size', '2 to 64', size)
-    expect(0 <= wall_share < 1, 'wall_share', 'a number in [0, 1)', wall_share)
-    expect(1 <= min_moves <= max_moves, 'min_moves', f'1 to max_moves = {max_moves}', min_moves)
-    expect(min_moves < size**2, 'min_moves', f'fewer than the {size**2} cells', min_moves)
     expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
-    draw = lambda rng: draw_maze(rng, size, wall_share, min_moves, max_moves)
-    problems = distinct_problems(draw, seed, num_train, num_held_out)
+    problems = distinct_mazes(seed, num_train, num_held_out, size, wall_share, min_moves, max_moves)
     self._noise, self._in_box = demonstration_noise, prompt_format is not None
     super().__init__(tokenizer, problems, num_held_out, prompt_format or 'plain')
 
@@ -81,6 +76,28 @@ class MazeTask(TextProblems):
     noise = rng.choice(list(MOVES), len(way))
     moves = ''.join(np.where(rng.random(len(way)) < self._noise, noise, list(way)))
     return rf'\boxed{{{moves}}}' if self._in_box else moves
+
+
+def distinct_mazes(
+  seed: int,
+  num_train: int,
+  num_held_out: int,
+  size: int,
+  wall_share: float,
+  min_moves: int,
+  max_moves: int,
+) -> list[Maze]:
+  """Returns the mazes of a `MazeTask` with these fields, those to train on first.
+
+  Raises:
+    ValueError: if a field is out of range, or there are not so many mazes.
+  """
+  expect(2 <= size <= 64, 'size', '2 to 64', size)
+  expect(0 <= wall_share < 1, 'wall_share', 'a number in [0, 1)', wall_share)
+  expect(1 <= min_moves <= max_moves, 'min_moves', f'1 to max_moves = {max_moves}', min_moves)
+  expect(min_moves < size**2, 'min_moves', f'fewer than the {size**2} cells', min_moves)
+  draw = lambda rng: draw_maze(rng, size, wall_share, min_moves, max_moves)
+  return distinct_problems(draw, seed, num_train, num_held_out)
 
 
 def draw_maze(

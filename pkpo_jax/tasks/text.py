@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from pkpo_jax.progress import progress_if_slow
 from pkpo_jax.sampling import PAD_ID, bucket
 from pkpo_jax.settings import build, expect
 from pkpo_jax.tasks.prompts import make_format
@@ -150,19 +151,22 @@ def distinct_problems(
   expect(num_train >= 1, 'num_train', 'at least 1', num_train)
   expect(num_held_out >= 2, 'num_held_out', 'at least 2', num_held_out)
   rng, found, num_misses = np.random.default_rng(seed), {}, 0
-  while len(found) < num_train + num_held_out:
-    problem = draw(rng)
-    if problem is None or problem in found:
-      num_misses += 1
-      expect(
-        num_misses < 10_000,
-        'num_train',
-        f'fewer with num_held_out = {num_held_out}: {len(found)} distinct problems were found, '
-        'then none in 10,000 draws',
-        num_train,
-      )
-      continue
-    found[problem], num_misses = None, 0
+  total = num_train + num_held_out
+  with progress_if_slow(None, 'drawing problems', 'problems', total) as bar:
+    while len(found) < total:
+      problem = draw(rng)
+      if problem is None or problem in found:
+        num_misses += 1
+        expect(
+          num_misses < 10_000,
+          'num_train',
+          f'fewer with num_held_out = {num_held_out}: {len(found)} distinct problems were found, '
+          'then none in 10,000 draws',
+          num_train,
+        )
+        continue
+      found[problem], num_misses = None, 0
+      bar.update()
   problems = list(found)
   return problems[num_held_out:] + problems[:num_held_out]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pkpo_jax.data.base import Generated, Record
 from pkpo_jax.data.builders.drawn import drawn_splits
-from pkpo_jax.tasks.countdown import draw_countdown, infix
+from pkpo_jax.tasks.countdown import distinct_countdowns, infix
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,8 @@ class Countdown(Generated):
   def splits(self, files: Mapping[str, pathlib.Path]) -> dict[str, list[Record]]:
     """Returns 'train' and 'held_out'; an id is split and place: 'train/0'."""
     del files
-    draw = lambda rng: draw_countdown(rng, self.num_numbers, self.max_number, self.max_target)
-    record = lambda problem: {
-      'numbers': list(problem.numbers),
-      'target': problem.target,
-      'solution': infix(problem.solution),
-    }
-    return drawn_splits(draw, record, self.seed, self.num_train, self.num_held_out)
+    records = [
+      {'numbers': list(x.numbers), 'target': x.target, 'solution': infix(x.solution)}
+      for x in distinct_countdowns(**self.options)
+    ]
+    return drawn_splits(records, self.num_train)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pkpo_jax.data.base import Generated, Record
 from pkpo_jax.data.builders.drawn import drawn_splits
-from pkpo_jax.tasks.maze import draw_maze
+from pkpo_jax.tasks.maze import distinct_mazes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,5 @@ class Maze(Generated):
   def splits(self, files: Mapping[str, pathlib.Path]) -> dict[str, list[Record]]:
     """Returns 'train' and 'held_out'; an id is split and place: 'train/0'."""
     del files
-    draw = lambda rng: draw_maze(rng, self.size, self.wall_share, self.min_moves, self.max_moves)
-    record = lambda maze: {'rows': list(maze)}
-    return drawn_splits(draw, record, self.seed, self.num_train, self.num_held_out)
+    mazes = distinct_mazes(**self.options)
+    return drawn_splits([{'rows': list(maze)} for maze in mazes], self.num_train)
