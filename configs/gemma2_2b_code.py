@@ -13,8 +13,8 @@ The reward is the share of unit tests that pass, as in the paper; pass@k and the
 completions that pass all. Completions run in a bubblewrap sandbox on Linux, without which the task
 refuses to start.
 
-Hardware: meant for 4 TPU chips or GPUs with 32 GB or more each. The paper's final pass@k in per
-cent, mean of 3 seeds:
+Hardware: meant for one host with 4 TPU chips or GPUs of 32 GB or more. The paper's final pass@k in
+per cent, mean of 3 seeds:
 
              k_eval = 1     2      4      8     16
   advantage.k=1   19.82  23.81  29.75  36.33  42.04
@@ -45,7 +45,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   if size != 'tiny':
     config.policy.max_new_tokens = 512
   if not size:
-    config.eval.num_prompts = 160  # Of 164, a multiple of many numbers of devices.
+    config.eval.num_prompts = 128  # Of 164; some may have longer prompts.
   if structure == 'anneal':
     released_gemma2.anneal(config, at=1 if size else 1500)
   return config

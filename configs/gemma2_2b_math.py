@@ -8,7 +8,7 @@ math_splits), or train/ and test/ of Hendrycks MATH. All runs of the paper, thre
 
   python -m experiments.launcher --config=configs/gemma2_2b_math.py --root=runs/math_2b
 
-Hardware: meant for 4 TPU chips or GPUs with 32 GB or more each (mesh.fsdp; other numbers of
+Hardware: meant for one host with 4 TPU chips or GPUs of 32 GB or more (mesh.fsdp; other numbers of
 devices: change it). The paper's final rolling pass@k in per cent, mean of 3 seeds:
 
              k_eval = 1     2      4      8     16
@@ -47,7 +47,7 @@ def make_config(name: str, arg: str | None, preset: str) -> ConfigDict:
   if size != 'tiny':
     config.policy.max_new_tokens = 512
   if not size:
-    config.eval.num_prompts = 496  # Of 500, a multiple of many numbers of devices.
+    config.eval.num_prompts = 448  # Of 500; some have longer prompts. A multiple of 64.
   if structure == 'anneal':
     released_gemma2.anneal(config, at=1 if size else 1500)
   return config

@@ -16,9 +16,9 @@ Our choice, as the paper says nothing of it or its model is another (Qwen2.5-7B)
 mazes of 7 x 7 alone (the paper averages over sizes), 20,000 of them; 300 steps, in the schedule
 Pass@1 to step 50, Pass@k to step 200, then Pass@1; two updates a step, so that clipping matters.
 
-Hardware: meant for 4 TPU chips or GPUs with 32 GB or more each. Expect the paper's order (per cent,
-pass@1/pass@32 over its sizes): Pass@1 training 13.9/14.4, full sampling 12.7/24.7, bootstrap
-16.8/26.7, analytical 47.7/65.0.
+Hardware: meant for one host with 4 TPU chips or GPUs of 32 GB or more. Expect the paper's order
+(per cent, pass@1/pass@32 over its sizes): Pass@1 training 13.9/14.4, full sampling 12.7/24.7,
+bootstrap 16.8/26.7, analytical 47.7/65.0.
 
 `:schedule` has that schedule, `:quick` is four steps of the same model, `:tiny` two of one with a
 million weights. Run so far: `:tiny` alone; `configs/maze_tiny.py` has trained with k = 1, 4, 8.

@@ -1,6 +1,6 @@
 """Runs the trainings of a sweep as processes of their own, several at a time, and resumes them.
 
-  python -m experiments.launcher --config=configs/gemma2_2b_math.py --root=runs/math_2b \
+  python -m experiments.launcher --config=configs/gemma2_2b_math.py[:quick] --root=runs/math_2b \
     [--only=k1,k8] [--num_seeds=3] [--workers=1] [--config.group.field=value ...]
 
 trains the runs in the config's SWEEP, a dict of a variant and flat overrides for each name. A run
@@ -23,7 +23,7 @@ import tqdm
 from ml_collections import ConfigDict
 
 from pkpo_jax.checkpoints import claim_workdir
-from pkpo_jax.settings import lookup
+from pkpo_jax.settings import expect, lookup
 
 
 class Job(NamedTuple):
@@ -67,13 +67,16 @@ def sweep_jobs(
   """Returns the trainings of a config's SWEEP, all of seed 0 first.
 
   Args:
-    config: the config's file or its name.
+    config: the config's name or file, with a size such as ':tiny' behind it or without.
     root: folder of their workdirs, named like k8_seed0.
     only: names of those wanted; None is all.
     num_seeds: seeds of each, from 0 on; None is the config's NUM_SEEDS.
     overrides: flat fields of all of them, such as where the weights are.
   """
-  name = Path(config).stem
+  file, _, size = config.partition(':')
+  name = Path(file).stem
+  is_known = file in (name, f'configs/{name}.py')
+  expect(is_known, 'config', 'the name of a file in configs/, or configs/NAME.py', file)
   module = importlib.import_module(f'configs.{name}')
   if not hasattr(module, 'SWEEP'):
     raise ValueError(f'config: expected one with a SWEEP, got configs/{name}.py.')
@@ -81,6 +84,7 @@ def sweep_jobs(
   for seed in range(module.NUM_SEEDS if num_seeds is None else num_seeds):
     for run in only or module.SWEEP:
       variant, own = lookup('only', run, module.SWEEP)
+      variant = '_'.join(filter(None, (variant, size)))
       variant = f'{name}:{variant}' if variant else name
       jobs.append(
         Job(root / f'{run}_seed{seed}', variant, {**(overrides or {}), **own, 'seed': seed})

@@ -25,7 +25,7 @@ from pkpo_jax.measure import Evaluation, count_pieces, make_evaluate
 from pkpo_jax.metrics import progress
 from pkpo_jax.run import Run, compile_step, make_run
 from pkpo_jax.settings import as_dict, expect
-from pkpo_jax.tasks import has_success
+from pkpo_jax.tasks import has_success, in_use
 from pkpo_jax.typing import Key
 
 LEVEL = 0.95  # Of the intervals.
@@ -80,7 +80,7 @@ def evaluate_workdirs(
     step, params = restore(run, mesh, workdir, checkpoint)
     evaluate = make_evaluate(run, sharding.over_prompts(mesh))
     # Step 0 whatever the checkpoint: the problems are the same.
-    with progress(0, num_pieces, workdir.name) as bar:
+    with in_use(run.task), progress(0, num_pieces, workdir.name) as bar:
       found.append(evaluate(params, 0, eval_key, num_pieces, bar.update))
     del params  # Two may be more than the devices hold.
     summary = summarize(found[-1], settings.ks, has_success(run.task), bootstrap_key)

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
   try:
     train(_CONFIG.value, _WORKDIR.value)
-  except (ValueError, TypeError, FileNotFoundError) as error:
+  except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
     raise app.UsageError(str(error)) from error
   print(f'Last evaluation (all of them: {_WORKDIR.value}/metrics.jsonl)')
   for name, value in read_metrics(_WORKDIR.value)[-1].items():

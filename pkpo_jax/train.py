@@ -25,7 +25,7 @@ from pkpo_jax.run import Run, compile_step, make_run
 from pkpo_jax.settings import Config, Settings, as_dict, expect
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
-from pkpo_jax.tasks import FiniteTask, Rewarder, has_success
+from pkpo_jax.tasks import FiniteTask, Rewarder, has_success, in_use
 from pkpo_jax.train_step import check_rewards, make_forward, objective_name, reward_metrics
 from pkpo_jax.types import Snapshot, TrainState
 from pkpo_jax.typing import Key
@@ -69,14 +69,19 @@ def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> TrainSt
 
   def position(step):
     data = step * settings.rollout.num_prompts
-    return {'step': step, 'data': data, 'k': int(run.k_schedule(step))}
+    found = {'step': step, 'data': data, 'k': int(run.k_schedule(step))}
+    return found | ({'problems': task.fingerprint} if hasattr(task, 'fingerprint') else {})
 
   def evaluation(step, params):
     found = evaluate(params, step, jax.random.fold_in(eval_key, step))
     metrics = evaluation_metrics(found, settings.eval, has_success(task))
     return {name: float(value) for name, value in metrics.items()}
 
-  with lock_workdir(workdir), Checkpoints(workdir, settings.checkpoint) as checkpoints:
+  with (
+    in_use(task),
+    lock_workdir(workdir),
+    Checkpoints(workdir, settings.checkpoint) as checkpoints,
+  ):
     state, frozen = init(jax.random.split(key, 4)[0])
     # A copy, as the state's own arrays are given away in the first update.
     ref_params = jax.tree.map(jnp.copy, state.params) if settings.loss.kl_coef else None
@@ -86,11 +91,13 @@ def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> TrainSt
     start = checkpoints.restore(Snapshot(state, key, tally, position(0)))
     state, tally, first_step = start.state, start.tally, start.position['step']
     due = position(first_step)
-    expect(start.position == due, f'position in {workdir}', f'{due}, by the config', start.position)
+    by_whom = f'{due}, by the config and the data'
+    expect(start.position == due, f'position in {workdir}', by_whom, start.position)
     if first_step:
       print(f'Resuming {workdir} at step {first_step}.')
     _, train_key, eval_key, data_key = jax.random.split(start.key, 4)
-    draw_prompts = make_draw_prompts(task, settings.rollout.num_prompts, data_key)
+    processes = jax.process_index(), jax.process_count()
+    draw_prompts = make_draw_prompts(task, settings.rollout.num_prompts, data_key, *processes)
     with (
       MetricWriter(workdir, first_step, settings.log.tensorboard) as writer,
       progress(first_step, settings.num_train_steps, workdir.name) as bar,
@@ -227,6 +234,7 @@ def _check_settings(settings: Settings, mesh: Mesh, task: Rewarder) -> None:
     is_run = (pathlib.Path(settings.warm_start) / 'checkpoints').is_dir()
     expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)
   best_metric = settings.checkpoint.best_metric
-  names = [f'eval/{objective_name(k, has_success(task))}' for k in settings.eval.ks]
+  kinds = {has_success(task), task.is_binary}  # Of shaped rewards both pass@k and max@k.
+  names = [f'eval/{objective_name(k, kind)}' for kind in sorted(kinds) for k in settings.eval.ks]
   is_known = best_metric is None or best_metric in names
   expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)

@@ -73,7 +73,7 @@ class Snapshot:
     key: PRNG key of the run, from which every step's keys come.
     tally: host arrays, what the run has seen so far; see `pkpo_jax.tally`.
     position: where the run is, as the config has it: 'step', training steps so far; 'data',
-      prompts drawn so far; 'k' of the next step.
+      prompts drawn so far; 'k' of the next step; 'problems', a fingerprint of a finite task's.
   """
 
   state: TrainState

@@ -577,6 +577,16 @@ def test_a_batch_keeps_its_order(verifier):
   assert verifier.verify_batch([]) == []
 
 
+def test_where_half_ends_badly_the_sandbox_is_checked(verifier, monkeypatch):
+  checks = []
+  monkeypatch.setattr(verifier, 'check', lambda: checks.append(1))
+  ends = CodeItem('import os\ndef f(x):\n  os._exit(0)', SUCCESSOR)
+  kinds = [x.kind for x in verifier.verify_batch([ends, GOOD, GOOD])]
+  assert kinds == ['crashed', 'right', 'right'] and not checks
+  verifier.verify_batch([ends, GOOD])
+  assert checks == [1]
+
+
 def test_each_test_runs_behind_fresh_setup_code(verifier):
   tests = ['xs.append(f(1))\nassert xs == [1]'] * 2
   assert verify(verifier, 'def f(x): return x', *tests, setup_code='xs = []').kind == 'right'

@@ -26,3 +26,14 @@ def no_type_checker():
   jaxtyping.config.update('jaxtyping_disable', True)
   yield
   jaxtyping.config.update('jaxtyping_disable', False)
+
+
+@pytest.fixture
+def sandbox_needed():
+  """Skips, with the reason, where code cannot run in a sandbox."""
+  from pkpo_jax.tasks.verifiers.unit_tests import CodeVerifier
+
+  try:
+    CodeVerifier(num_workers=1, deadline_s=5.0, memory_mib=256).close()
+  except RuntimeError as error:
+    pytest.skip(str(error))

@@ -235,6 +235,17 @@ def test_a_pool_that_stops_working_raises(tmp_path):
       pool.map([['echo', 2], ['echo', 3]])
 
 
+def test_checks_follow_a_batch_of_which_half_was_not_done(monkeypatch):
+  with make_pool(num_workers=2, deadline_s=SHORT_S) as pool:
+    pool.map([['echo', 1]])
+    checks = []
+    monkeypatch.setattr(pool, 'check', lambda: checks.append(1))
+    pool.map([['hang'], ['echo', 1], ['echo', 2]])
+    assert not checks
+    pool.map([['hang'], ['echo', 1]])
+    assert checks == [1]
+
+
 def test_any_thread_may_call():
   with make_pool(num_workers=2, deadline_s=SHORT_S) as pool:
     for _ in range(2):  # The thread that started a worker is gone when the next one uses it.

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from configs import default
+from pkpo_jax.data.remembered import remembered
 from pkpo_jax.settings import build
 from pkpo_jax.tasks import TASKS, FiniteTask
 from pkpo_jax.tasks.math_problems import EXAMPLES, INSTRUCTION
 from pkpo_jax.tasks.text import encode_completions
+from pkpo_jax.tasks.verifiers.unit_tests import CodeVerifier
 
 
 def write_lines(path, records):
@@ -139,7 +141,7 @@ def test_long_prompts_are_left_out_and_counted(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('reward', ['share', 'all'])
-def test_code(tmp_path, capsys, reward):
+def test_code(sandbox_needed, tmp_path, capsys, reward):
   source = mbpp_source(tmp_path / 'mbpp')
   human_eval = {
     'task_id': 'HumanEval/0',
@@ -195,3 +197,43 @@ def test_fields_out_of_range(tmp_path):
     task_of(default.code_problems(), reward='some')
   with pytest.raises(FileNotFoundError, match='math: .*hendrycks'):
     task_of(default.math_problems(), data_dir=str(tmp_path))
+
+
+def test_what_was_found_is_kept_while_it_is_about_the_same(tmp_path):
+  path, calls = tmp_path / 'data' / 'found.json', []
+
+  def find():
+    calls.append(1)
+    return {'number': len(calls)}
+
+  assert remembered(path, ['a', 1], find) == remembered(path, ['a', 1], find) == {'number': 1}
+  assert remembered(path, ['a', 2], find) == {'number': 2}
+  path.write_text('{"sha256": "')  # Cut short.
+  assert remembered(path, ['a', 2], find) == remembered(path, ['a', 2], find) == {'number': 3}
+  assert [x.name for x in path.parent.iterdir()] == ['found.json']
+
+
+def test_problems_have_a_fingerprint(tmp_path):
+  source = gsm8k_source(tmp_path / 'source')
+  fields = dict(dataset='gsm8k', source=str(source))
+  one, same = (
+    task_of(default.math_problems(), **fields, data_dir=str(tmp_path / 'data')) for _ in range(2)
+  )
+  assert one.fingerprint == same.fingerprint
+  path = source / 'test.jsonl'
+  path.write_text(path.read_text().replace('#### 12', '#### 13'))  # In no prompt.
+  other = task_of(default.math_problems(), **fields, data_dir=str(tmp_path / 'other'))
+  assert other.fingerprint != one.fingerprint
+
+
+def test_a_broken_sandbox_leaves_no_problem_out(sandbox_needed, tmp_path, monkeypatch):
+  fields = dict(mbpp_source=str(mbpp_source(tmp_path / 'mbpp')), data_dir=str(tmp_path / 'data'))
+
+  def broken(*arguments):
+    raise RuntimeError('it is broken')
+
+  monkeypatch.setattr(CodeVerifier, 'verify_batch', broken)
+  monkeypatch.setattr(CodeVerifier, 'check', broken)
+  with pytest.raises(RuntimeError, match='it is broken'):
+    task_of(default.code_problems(), **fields)
+  assert not (tmp_path / 'data' / 'code_problems_that_fail.json').exists()

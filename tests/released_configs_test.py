@@ -76,7 +76,9 @@ def sources(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_tiny_trains_resumes_and_is_evaluated(name, sources, tmp_path, monkeypatch):
+def test_tiny_trains_resumes_and_is_evaluated(name, sources, tmp_path, monkeypatch, request):
+  if name == 'gemma2_2b_code':
+    request.getfixturevalue('sandbox_needed')
   # Two layers in place of four take half the time to compile.
   monkeypatch.setitem(gemma.PRESETS, 'gemma2_tiny', dataclasses.replace(SMALL, num_embed=128))
   config = get_config(name, 'tiny')
@@ -167,3 +169,13 @@ def test_a_part_of_a_sweep_with_overrides():
     sweep_jobs('gemma2_2b_math', root, ['k16'])
   with pytest.raises(ValueError, match='expected one with a SWEEP, got configs/bandit.py'):
     sweep_jobs('configs/bandit.py', root)
+  with pytest.raises(
+    ValueError, match="config: expected the name of a file in configs/.*'my/gemma"
+  ):
+    sweep_jobs('my/gemma2_2b_math.py', root)
+
+
+def test_a_sweep_in_small():
+  jobs = sweep_jobs('configs/gemma2_2b_math.py:tiny', pathlib.Path('runs'), ['k1', 'anneal'], 1)
+  assert [job.config for job in jobs] == ['gemma2_2b_math:tiny', 'gemma2_2b_math:anneal_tiny']
+  assert [job.load().num_train_steps for job in jobs] == [2, 2]

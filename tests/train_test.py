@@ -468,6 +468,28 @@ def test_epochs_are_logged_where_they_begin(sequences, tmp_path, monkeypatch):
   assert found == [(0, 0), (1, 1), (3, 2), (4, 3), (6, 4)]
 
 
+def test_a_resumed_run_needs_the_same_problems(sequences, tmp_path, monkeypatch):
+  class Finite(CountTask):
+    num_problems, num_held_out, fingerprint = 6, 8, 123
+    num_closed = 0
+
+    def prompts_of(self, ids):
+      tokens = (ids % (self.vocab_size - 1) + 1).astype(np.int32)
+      return Prompts(ids=ids.astype(np.int32), tokens=tokens[:, None], hidden=tokens)
+
+    def close(self):
+      Finite.num_closed += 1
+
+  monkeypatch.setitem(TASKS, 'count', Finite)
+  train(config_of(), tmp_path)
+  assert Finite.num_closed == 1, 'its processes have ended with the run'
+  train(config_of(), tmp_path)
+  monkeypatch.setattr(Finite, 'fingerprint', 124)
+  with pytest.raises(ValueError, match="by the config and the data, got .*'problems': 123"):
+    train(config_of(), tmp_path)
+  assert Finite.num_closed == 3
+
+
 def test_two_processes_cannot_train_in_one_workdir(tmp_path):
   config = _small()
   tmp_path.joinpath('run').mkdir()

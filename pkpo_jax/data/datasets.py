@@ -63,6 +63,9 @@ def prepare(name: str, data_dir: str, source: str | None = None, **options) -> p
   source = pathlib.Path(source).expanduser() if source else None
   data_dir = pathlib.Path(data_dir).expanduser()
   folder = data_dir / dataset.folder
+  if source and not source.exists():
+    dataset.files(source)  # Says which file it misses.
+    raise FileNotFoundError(f'{name}: the source {source} is missing.')
   if not folder.exists():
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / f'.{name}.lock').open('w') as lock:
@@ -77,7 +80,7 @@ def prepare(name: str, data_dir: str, source: str | None = None, **options) -> p
         shutil.rmtree(scratch)
   provenance = read_provenance(folder)
   _check_prepared(folder, provenance['prepared'])
-  if source and source.exists():
+  if source:
     _check_source(folder, dataset.files(source), provenance['source'])
   return folder
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +17,15 @@ def remembered(path: pathlib.Path, about: Any, find: Callable[[], Any]) -> Any:
     find: returns JSON.
   """
   key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-  if path.is_file() and (kept := json.loads(path.read_text()))['sha256'] == key:
+  try:
+    kept = json.loads(path.read_text())
+  except (FileNotFoundError, json.JSONDecodeError):
+    kept = {}
+  if kept.get('sha256') == key:
     return kept['found']
   found = find()
   path.parent.mkdir(parents=True, exist_ok=True)
-  scratch = path.with_suffix('.tmp')
+  scratch = path.with_suffix(f'.{os.getpid()}')  # Another process may look for the same.
   scratch.write_text(json.dumps({'sha256': key, 'found': found}, indent=2) + '\n')
   scratch.replace(path)
   return found

@@ -1,6 +1,7 @@
 """Tasks: what gives prompts and rewards completions."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -77,6 +78,16 @@ class ExactTask(Task, Protocol):
 
   def best_max_at_k(self, policy: Any, k: int) -> float:
     """Returns the largest max@k that any policy of this kind can reach."""
+
+
+@contextlib.contextmanager
+def in_use(task: Rewarder) -> Iterator[None]:
+  """Ends the processes that a task has for its verifier, when done with it."""
+  try:
+    yield
+  finally:
+    if hasattr(task, 'close'):
+      task.close()
 
 
 TASKS = {

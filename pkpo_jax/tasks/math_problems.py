@@ -84,7 +84,7 @@ class MathProblems(TextProblems):
     records = [*splits['train'], *splits['test']]
     answers = sorted({record['answer'] for record in records})
     path = pathlib.Path(data_dir).expanduser() / f'{dataset}_unusable_answers.json'
-    about = [importlib.metadata.version('math-verify'), answers]
+    about = [importlib.metadata.version('math-verify'), deadline_s, answers]
     unusable = remembered(path, about, lambda: self._unusable_answers(answers))
     train, test = (
       [x for x in splits[name] if x['answer'] not in unusable] for name in ('train', 'test')
@@ -96,6 +96,10 @@ class MathProblems(TextProblems):
         f'answers math-verify cannot use; see {path}.'
       )
     super().__init__(tokenizer, [*train, *test], len(test), prompt_format, max_prompt_tokens)
+
+  def close(self) -> None:
+    """Ends the processes that compare answers."""
+    self._verifier.close()
 
   def prompt_text(self, problem: dict[str, Any]) -> str:
     """Returns the instruction, the examples and the problem."""

@@ -72,6 +72,10 @@ class PuzzlesTask(TextProblems):
     num_held_out *= len(names)
     super().__init__(tokenizer, turns, num_held_out, prompt_format, max_prompt_tokens)
 
+  def close(self) -> None:
+    """Ends the processes that score answers."""
+    self._verifier.close()
+
   def prompt_text(self, problem: Puzzle) -> str:
     """Returns the question and how to mark the answer."""
     return self._format.prompt(problem.question, _INSTRUCTION)

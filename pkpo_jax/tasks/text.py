@@ -1,6 +1,7 @@
 """Between the text of a task and the tokens of a policy."""
 
 import abc
+import hashlib
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ class TextProblems(abc.ABC):
     tokenizer: of prompts and completions.
     num_problems: problems to train on; their ids are 0 to num_problems - 1.
     num_held_out: problems to evaluate on; their ids follow.
+    fingerprint: of all problems and their tokens; a resumed run has to have the same.
   """
 
   is_binary = True
@@ -72,6 +74,8 @@ class TextProblems(abc.ABC):
     expect(self.num_problems > 0, 'max_prompt_tokens', enough, max_prompt_tokens)
     self._problems = tuple(itertools.compress(problems, kept))
     self._prompt_tokens = pad_prompts(itertools.compress(ids, kept))
+    content = hashlib.sha256(repr(self._problems).encode() + self._prompt_tokens.tobytes())
+    self.fingerprint = int.from_bytes(content.digest()[:6])
 
   @abc.abstractmethod
   def prompt_text(self, problem: Any) -> str:

@@ -48,7 +48,7 @@ class WorkerPool:
   them and end with the pool, with `close` or with this process, however that ends.
 
   What is not done gets no reward, so a pool that cannot work raises: before its first items, and
-  after a batch of which nothing was done, it handles `checks`, whose values are known.
+  after a batch of which no more than half was done, it handles `checks`, whose values are known.
   """
 
   def __init__(
@@ -108,14 +108,15 @@ class WorkerPool:
     if not items:
       return []
     if not self._is_checked:
-      self._check()
+      self.check()
       self._is_checked = True
     replies = self._run(items)
-    if all(reply.status != 'done' for reply in replies):
-      self._check()
+    if sum(reply.status == 'done' for reply in replies) <= len(replies) / 2:
+      self.check()
     return replies
 
-  def _check(self) -> None:
+  def check(self) -> None:
+    """Raises RuntimeError if the workers do not say of `checks` what they should."""
     items, values = zip(*self._checks, strict=True)
     for item, value, reply in zip(items, values, self._run(items), strict=True):
       if reply != Reply('done', value):

@@ -38,11 +38,13 @@ _REFUSED = {
   'msgget': (68, 186),
   'semget': (64, 190),
   'mq_open': (240, 180),
+  'io_setup': (206, 0),
   'add_key': (248, 217),
   'request_key': (249, 218),
   'keyctl': (250, 219),
   # Others' memory, and ways out.
   'socket': (41, 198),
+  'socketpair': (53, 199),
   'ptrace': (101, 117),
   'process_vm_readv': (310, 270),
   'process_vm_writev': (311, 271),
