@@ -164,7 +164,7 @@ CANDIDATES = {
   'math': Candidate(math_verifier, math_item, 400),
   'math in prose': Candidate(math_verifier, prose_item, 400),
   'code': Candidate(code_verifier, code_item, 40),
-  'puzzles': Candidate(puzzle_verifier, puzzle_item, 4000),
+  'puzzles': Candidate(puzzle_verifier, puzzle_item, 900),  # With no worker replaced in a turn.
 }
 
 

@@ -8,8 +8,8 @@ import jaxtyping
 import pytest
 
 NUM_DEVICES = 8
-# Read when jax first looks for devices. Most of the tests' time is compilation, which takes less than
-# half without optimisation.
+# Read when jax first looks for devices. Most of the tests' time is compilation, of which half is
+# optimisation.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
