@@ -63,9 +63,6 @@ def prepare(name: str, data_dir: str, source: str | None = None, **options) -> p
   source = pathlib.Path(source).expanduser() if source else None
   data_dir = pathlib.Path(data_dir).expanduser()
   folder = data_dir / dataset.folder
-  if source and not source.exists():
-    dataset.files(source)  # Says which file it misses.
-    raise FileNotFoundError(f'{name}: the source {source} is missing.')
   if not folder.exists():
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / f'.{name}.lock').open('w') as lock:
@@ -80,8 +77,10 @@ def prepare(name: str, data_dir: str, source: str | None = None, **options) -> p
         shutil.rmtree(scratch)
   provenance = read_provenance(folder)
   _check_prepared(folder, provenance['prepared'])
-  if source:
+  if source and source.exists():
     _check_source(folder, dataset.files(source), provenance['source'])
+  elif source:  # Perhaps gone since; perhaps a slip of the pen.
+    logging.warning('%s: there is no %s; using %s, as prepared before.', name, source, folder)
   return folder
 
 
