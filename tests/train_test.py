@@ -197,7 +197,7 @@ def test_ppo_learns_from_several_updates_a_step(sequences, tmp_path):
   lines = [line for line in read_metrics(tmp_path) if 'train/loss' in line]
   for line in lines:  # Before updates, trainer and sampler agree.
     assert line['train/log_ratio_max'] < 1e-5
-    assert line['train/ratio_mean'] == pytest.approx(1, abs=1e-6)
+    assert line['train/ratio_mean'] == pytest.approx(1, abs=1e-5)
   assert any(line['train/clip_share'] > 0 for line in lines)
   assert lines[0]['train/reward_mean'] < 0.2 and lines[-1]['train/reward_mean'] > 0.4
 
