@@ -90,7 +90,7 @@ class Machine:
 
 
 def make_policy(workload, max_new_tokens):
-  from pkpo_jax.policies import gemma
+  from pkpo_jax.models import gemma
   from pkpo_jax.policies.language_model import Gemma2Policy
 
   # The table of Gemma-2 has 128 rows more than its tokenizer has tokens.
@@ -176,7 +176,7 @@ class Decode:
 
 def windows(config):
   """Returns how many tokens each layer sees at most."""
-  from pkpo_jax.policies import gemma
+  from pkpo_jax.models import gemma
 
   return [
     config.sliding_window_size if kind == gemma.gm.nn.AttentionType.LOCAL_SLIDING else 2**30

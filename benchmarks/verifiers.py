@@ -20,16 +20,14 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Row
-from pkpo_jax.tasks.countdown import draw_countdown, infix
-from pkpo_jax.tasks.maze import draw_maze, shortest_way
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.arc import grid_text, verify_arc
-from pkpo_jax.tasks.verifiers.countdown import verify_countdown
-from pkpo_jax.tasks.verifiers.math_answers import MathVerifier
-from pkpo_jax.tasks.verifiers.maze import verify_maze
-from pkpo_jax.tasks.verifiers.programs import UnitTests
-from pkpo_jax.tasks.verifiers.puzzles import Puzzle, PuzzleVerifier
-from pkpo_jax.tasks.verifiers.unit_tests import CodeItem, CodeVerifier
+from pkpo_jax.tasks.arc.verifier import grid_text, verify_arc
+from pkpo_jax.tasks.code.programs import UnitTests
+from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
+from pkpo_jax.tasks.countdown import draw_countdown, infix, verify_countdown
+from pkpo_jax.tasks.math.verifier import MathVerifier
+from pkpo_jax.tasks.maze import draw_maze, shortest_way, verify_maze
+from pkpo_jax.tasks.puzzles.verifier import Puzzle, PuzzleVerifier
+from pkpo_jax.tasks.verdicts import Verdict
 
 SEED = 0
 DEADLINE_S = 30.0  # Nothing here hangs; enough for a busy machine.

@@ -48,7 +48,7 @@ from configs import bandit
 from experiments import style
 from experiments.toy import train_seeds
 from pkpo_jax.estimators import bootstrap_interval
-from pkpo_jax.measure import make_evaluate
+from pkpo_jax.evaluation.measure import make_evaluate
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.run import make_run
 from pkpo_jax.train import train

@@ -23,7 +23,8 @@ import tqdm
 from ml_collections import ConfigDict
 
 from pkpo_jax.checkpoints import claim_workdir
-from pkpo_jax.settings import expect, lookup
+from pkpo_jax.errors import expect
+from pkpo_jax.settings import lookup
 
 
 class Job(NamedTuple):

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import maze_tiny
 from experiments import style
 from pkpo_jax.estimators import Interval, bootstrap_interval
-from pkpo_jax.measure import make_evaluate
+from pkpo_jax.evaluation.measure import make_evaluate
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.run import make_run
 from pkpo_jax.train import train

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pkpo_jax.measure import make_exact
+from pkpo_jax.evaluation.measure import make_exact
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import Config
 from pkpo_jax.train_step import init_state, make_train_step

@@ -17,14 +17,16 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict, config_flags
 
-from pkpo_jax import report, sharding
+from pkpo_jax import sharding
 from pkpo_jax.checkpoints import flatten, restore_params
+from pkpo_jax.errors import expect
 from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
+from pkpo_jax.evaluation import report
+from pkpo_jax.evaluation.measure import Evaluation, count_pieces, make_evaluate
 from pkpo_jax.flags import check_overrides, flag_value, parse_flags, read_config
-from pkpo_jax.measure import Evaluation, count_pieces, make_evaluate
-from pkpo_jax.metrics import progress
+from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, compile_step, make_run
-from pkpo_jax.settings import as_dict, expect
+from pkpo_jax.settings import as_dict
 from pkpo_jax.tasks import has_success, in_use
 from pkpo_jax.typing import Key
 
@@ -38,7 +40,9 @@ def evaluate_workdirs(
   seed: int,
   num_prompts_at_once: int | None = None,
 ) -> dict[str, Any]:
-  """Returns a report, see `pkpo_jax.report`, on a trained policy, or on two and how they differ.
+  """Returns a report on a trained policy, or on two and how they differ.
+
+  See `pkpo_jax.evaluation.report`.
 
   Args:
     config: of the first. Its `eval` and `mesh` hold for the second, too, and 1, 2, 4, ... and

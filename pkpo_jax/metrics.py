@@ -1,16 +1,14 @@
-"""Where metrics go: JSON lines, TensorBoard, and a progress bar with an ETA."""
+"""Where metrics go: JSON lines and TensorBoard."""
 
 import json
 import math
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import tqdm
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -124,19 +122,6 @@ class Laps:
     if self._enabled:
       jax.block_until_ready(result)
     return time.perf_counter()
-
-
-def progress(first_step: int, num_steps: int, name: str) -> tqdm.tqdm:
-  """Returns a bar of num_steps steps, first_step of them done, with an ETA; update() after each."""
-  return tqdm.tqdm(
-    desc=name,
-    initial=first_step,
-    total=num_steps,
-    unit='step',
-    bar_format='{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}]',
-    # A log file gets a line now and then, a terminal a moving bar.
-    mininterval=0.2 if sys.stderr.isatty() else 10,
-  )
 
 
 def _drop_from_step(path: pathlib.Path, first_step: int) -> None:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pkpo_jax.settings import expect, lookup
+from pkpo_jax.errors import expect
+from pkpo_jax.settings import lookup
 
 OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam, 'adamw': optax.adamw}
 DECAYS = ('constant', 'linear', 'cosine')

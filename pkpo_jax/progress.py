@@ -1,4 +1,4 @@
-"""A bar for work that is quick on little data."""
+"""Progress with an ETA: a bar on a terminal, lines in a log."""
 
 import sys
 from collections.abc import Iterable
@@ -17,6 +17,19 @@ def progress_if_slow(
     total,
     unit=f' {unit}',
     delay=3,
+    # A log file gets a line now and then, a terminal a moving bar.
+    mininterval=0.2 if sys.stderr.isatty() else 10,
+  )
+
+
+def progress(first_step: int, num_steps: int, name: str) -> tqdm.tqdm:
+  """Returns a bar of num_steps steps, first_step of them done, with an ETA; update() after each."""
+  return tqdm.tqdm(
+    desc=name,
+    initial=first_step,
+    total=num_steps,
+    unit='step',
+    bar_format='{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}]',
     # A log file gets a line now and then, a terminal a moving bar.
     mininterval=0.2 if sys.stderr.isatty() else 10,
   )

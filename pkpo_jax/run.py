@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import restore_params
+from pkpo_jax.errors import expect
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.schedules import SCHEDULES, Schedule
-from pkpo_jax.settings import Config, LossSettings, Settings, build, call, expect
+from pkpo_jax.settings import Config, LossSettings, Settings, build, call
 from pkpo_jax.tasks import TASKS, FiniteTask, Task
 from pkpo_jax.train_step import (
   AdvantageFn,

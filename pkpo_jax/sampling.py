@@ -1,6 +1,6 @@
 """The jitted sampler: one prefill a prompt, then tokens one by one with a key-value cache.
 
-Pure functions of a model like `pkpo_jax.policies.gemma.Gemma2`. The random numbers of a completion
+Pure functions of a model like `pkpo_jax.models.gemma.Gemma2`. The random numbers of a completion
 come from its own key alone, so it does not depend on what else is in the batch.
 """
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 
 Schedule = Callable[[int | jax.Array], jax.Array]
 

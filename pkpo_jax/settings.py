@@ -14,6 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from pkpo_jax.errors import FieldError, expect
+
 Config = Mapping[str, Any] | ConfigDict
 
 
@@ -62,19 +64,13 @@ def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -
   }
   try:
     return function(**context, **checked)
-  except ValueError as error:
-    raise ValueError(f'{field}.{error}') from error
+  except FieldError as error:
+    raise error.within(field) from error
 
 
 def as_dict(config: Config) -> Mapping[str, Any]:
   """Returns nested dicts for nested ConfigDicts."""
   return config.to_dict() if isinstance(config, ConfigDict) else config
-
-
-def expect(condition: bool, name: str, expected: str, value: Any) -> None:
-  """Raises ValueError naming the field, what was expected and the value, unless `condition`."""
-  if not condition:
-    raise ValueError(f'{name}: expected {expected}, got {value!r}.')
 
 
 def _as_type(field: str, value: Any, hint: Any) -> Any:

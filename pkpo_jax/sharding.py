@@ -14,7 +14,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pkpo_jax.settings import MeshSettings, expect
+from pkpo_jax.errors import expect
+from pkpo_jax.settings import MeshSettings
 
 AXES = ('data', 'fsdp', 'tensor')
 PROMPT_AXES = ('data', 'fsdp')

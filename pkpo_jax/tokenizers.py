@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from pkpo_jax.errors import expect
 from pkpo_jax.sampling import PAD_ID
-from pkpo_jax.settings import expect
 
 _EOS, _BOS, _UNKNOWN = range(PAD_ID + 1, PAD_ID + 4)
 _END_OF_TURN = '<end_of_turn>'

@@ -11,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import Checkpoints, claim_workdir, lock_workdir
 from pkpo_jax.data.pipeline import check_held_out, epoch_begun, make_draw_prompts
-from pkpo_jax.measure import (
+from pkpo_jax.errors import expect
+from pkpo_jax.evaluation.measure import (
   Grades,
   evaluation_metrics,
   exact_metrics,
@@ -20,9 +21,10 @@ from pkpo_jax.measure import (
   make_exact,
   verdict_metrics,
 )
-from pkpo_jax.metrics import Laps, MetricWriter, progress
+from pkpo_jax.metrics import Laps, MetricWriter
+from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, compile_step, make_run
-from pkpo_jax.settings import Config, Settings, as_dict, expect
+from pkpo_jax.settings import Config, Settings, as_dict
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
 from pkpo_jax.tasks import FiniteTask, Rewarder, has_success, in_use

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pkpo_jax.settings import build
 from pkpo_jax.tasks import FiniteTask
-from pkpo_jax.tasks.arc import ArcTask
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.arc import MAX_LENGTH, grid_text, parse_grid, verify_arc
+from pkpo_jax.tasks.arc.task import ArcTask
+from pkpo_jax.tasks.arc.verifier import MAX_LENGTH, grid_text, parse_grid, verify_arc
+from pkpo_jax.tasks.verdicts import Verdict
 
 NUM_CASES = 6_000
 OUTPUT = ((1, 2), (3, 4))

@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pkpo_jax.tasks.verifiers import Verdict, remote_calls, sandbox
-from pkpo_jax.tasks.verifiers.programs import (
+from pkpo_jax.tasks.code.programs import (
   UnitTests,
   extract_code,
   human_eval_tests,
   mbpp_tests,
   unsupported,
 )
-from pkpo_jax.tasks.verifiers.remote_calls import decode, encode
-from pkpo_jax.tasks.verifiers.unit_tests import CodeItem, CodeVerifier
+from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
+from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.workers import remote_calls, sandbox
+from pkpo_jax.workers.remote_calls import decode, encode
 
 # f(x) = x + 1; a completion that is not told would not guess the numbers.
 SUCCESSOR = UnitTests(('assert f(41) == 42', 'assert f(766) == 767'), ('f',))

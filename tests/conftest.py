@@ -36,7 +36,7 @@ def no_type_checker():
 @pytest.fixture
 def sandbox_needed():
   """Skips, with the reason, where code cannot run in a sandbox."""
-  from pkpo_jax.tasks.verifiers.unit_tests import CodeVerifier
+  from pkpo_jax.tasks.code.verifier import CodeVerifier
 
   try:
     CodeVerifier(num_workers=1, deadline_s=5.0, memory_mib=256).close()

@@ -16,10 +16,16 @@ import pytest
 from configs import countdown_tiny
 from pkpo_jax.settings import Settings, build
 from pkpo_jax.tasks import TASKS, FiniteTask
-from pkpo_jax.tasks.countdown import Countdown, CountdownTask, draw_countdown, infix
+from pkpo_jax.tasks.countdown import (
+  MAX_LENGTH,
+  Countdown,
+  CountdownTask,
+  draw_countdown,
+  infix,
+  verify_countdown,
+)
 from pkpo_jax.tasks.text import decode_completions
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.countdown import MAX_LENGTH, verify_countdown
+from pkpo_jax.tasks.verdicts import Verdict
 
 FUNCTIONS = {'+': operator.add, '-': operator.sub, '*': operator.mul, '/': operator.truediv}
 

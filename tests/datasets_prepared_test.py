@@ -14,8 +14,15 @@ import grain
 import pytest
 import tensorflow_datasets as tfds
 
-from pkpo_jax.data.datasets import load, prepare, read_provenance
-from tests.datasets_sources import gsm8k_row, write_gsm8k, write_jsonl, write_math_folders
+from pkpo_jax.data.datasets import read_provenance
+from tests.datasets_sources import (
+  gsm8k_row,
+  load,
+  prepare,
+  write_gsm8k,
+  write_jsonl,
+  write_math_folders,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -121,7 +128,7 @@ def test_files_that_come_or_go_are_named(tmp_path):
 
 
 def test_a_writer_that_loses_something_is_noticed(tmp_path, monkeypatch):
-  from pkpo_jax.data.builders.tfds_builder import Builder
+  from pkpo_jax.data.tfds_builder import Builder
 
   written = Builder._generate_examples
   lossy = lambda self, split: itertools.islice(written(self, split), 1, None)
@@ -193,7 +200,7 @@ def test_tensorflow_is_not_imported(tmp_path):
 import sys
 import pkpo_jax.data.datasets
 assert 'tensorflow_datasets' not in sys.modules
-from pkpo_jax.data.datasets import load, prepare
+from tests.datasets_sources import load, prepare
 arguments = ('gsm8k', *sys.argv[1:])
 folder = prepare(*arguments)
 assert len(load(*arguments)['train']) == 3
@@ -230,7 +237,7 @@ def test_a_missing_package_says_what_to_install(
 
 
 def _run_command(*flags):
-  command = [sys.executable, '-m', 'pkpo_jax.data.prepare', *flags]
+  command = [sys.executable, '-m', 'pkpo_jax.prepare', *flags]
   return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

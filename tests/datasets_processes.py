@@ -13,8 +13,8 @@ import sys
 
 import tensorflow_datasets  # noqa: F401 Here, so that the processes need not.
 
-import pkpo_jax.data.builders.tfds_builder  # noqa: F401
-from pkpo_jax.data.datasets import load
+import pkpo_jax.data.tfds_builder  # noqa: F401
+from tests.datasets_sources import load
 
 # Of a program with few threads, and much that is slow to import.
 _context = multiprocessing.get_context('fork')

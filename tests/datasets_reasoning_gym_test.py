@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pkpo_jax.data.datasets import load
+from tests.datasets_sources import load
 
 reasoning_gym = pytest.importorskip('reasoning_gym', reason="needs pip install 'pkpo_jax[puzzles]'")
 

@@ -2,9 +2,21 @@
 
 import json
 
+from pkpo_jax.data import datasets
+from pkpo_jax.settings import call
+from pkpo_jax.tasks.datasets import DATASETS
+
 # What a file may hold that a careless reader would change: a quote, an end of line that JSON leaves
 # as it is, letters beyond ASCII and beyond the first plane of Unicode, and spaces at both ends.
 TEXT = ' "Wie groß ist π?"\\\r\n\u2028\t𝔸 '
+
+
+def load(name, data_dir, source=None, **options):
+  return datasets.load(call(name, DATASETS[name], options), data_dir, source)
+
+
+def prepare(name, data_dir, source=None, **options):
+  return datasets.prepare(call(name, DATASETS[name], options), data_dir, source)
 
 
 def write_jsonl(path, rows, ensure_ascii=False, end='\n'):

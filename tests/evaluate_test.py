@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from configs import bandit, default
-from pkpo_jax import answers, evaluate, measure, report
+from pkpo_jax import evaluate
 from pkpo_jax.estimators import bootstrap_interval
+from pkpo_jax.evaluation import measure, report
+from pkpo_jax.evaluation import statistics as answers
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import make_run
 from pkpo_jax.tasks import TASKS
-from pkpo_jax.tasks.verifiers import KINDS, Verdict
+from pkpo_jax.tasks.verdicts import KINDS, Verdict
 from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.train import train
 from pkpo_jax.types import Rollout

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from gemma import gm
 
-from pkpo_jax.policies import gemma
+from pkpo_jax.models import gemma
 
 # Windows and soft caps that short sequences of small models reach.
 SMALL = dataclasses.replace(

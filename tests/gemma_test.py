@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gemma import gm
 
-from pkpo_jax.policies import gemma
+from pkpo_jax.models import gemma
 from pkpo_jax.policies.language_model import chunked_log_probs_and_entropy, completion_hidden
 from tests.gemma_cases import ARCHITECTURES, SMALL, library_logits, random_params
 

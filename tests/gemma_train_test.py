@@ -12,7 +12,7 @@ from gemma import gm
 
 from configs import gemma2_tiny
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.policies import gemma
+from pkpo_jax.models import gemma
 from pkpo_jax.run import make_run
 from pkpo_jax.train import train
 from tests.gemma_cases import SMALL, random_params

@@ -239,7 +239,7 @@ def test_fields_out_of_range(field, value, message):
 
 def test_gemma_samples_what_the_exact_objective_says(tmp_path, monkeypatch):
   """After a short warm start; teacher forcing of the strings and their end against sampling."""
-  from pkpo_jax.policies import gemma
+  from pkpo_jax.models import gemma
   from pkpo_jax.train import train
   from tests.gemma_cases import SMALL
 

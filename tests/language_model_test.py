@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pkpo_jax.policies import Policy, gemma
+from pkpo_jax.models import gemma
+from pkpo_jax.policies import Policy
 from pkpo_jax.policies.language_model import Gemma2Policy
 from pkpo_jax.sampling import bucket
 from pkpo_jax.tasks.copy import Copy

@@ -13,8 +13,8 @@ from concurrent import futures
 
 import pytest
 
-from pkpo_jax.tasks.verifiers import pool as pool_module
-from pkpo_jax.tasks.verifiers.pool import Reply, WorkerPool
+from pkpo_jax.workers import pool as pool_module
+from pkpo_jax.workers.pool import Reply, WorkerPool
 
 ROOT = pathlib.Path(__file__).parent.parent
 WORKER = ROOT / 'tests' / 'fixtures' / 'pool_worker.py'
@@ -294,7 +294,7 @@ def test_workers_end_with_a_pool_that_nobody_closed():
 PARENT = """
 import sys
 from pathlib import Path
-from pkpo_jax.tasks.verifiers.pool import WorkerPool
+from pkpo_jax.workers.pool import WorkerPool
 with WorkerPool(Path(sys.argv[1]), 3, 5.0, 100, [(['echo', 1], 1)]) as pool:
   replies = pool.map([['slow_pid']] * 3)
   print(*(reply.value for reply in replies), flush=True)

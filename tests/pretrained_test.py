@@ -21,8 +21,8 @@ from gemma.gm.ckpts import _checkpoint as gemma_checkpoint
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
-from pkpo_jax import pretrained
-from pkpo_jax.policies.gemma import Gemma2
+from pkpo_jax.models import loading
+from pkpo_jax.models.gemma import Gemma2
 from pkpo_jax.policies.language_model import completion_hidden
 
 FIXTURES = Path(__file__).parent / 'fixtures'
@@ -186,7 +186,7 @@ def copied(saved, tmp_path):
 def test_loads_what_was_written(form, variant, saved):
   path, params = saved(form, variant)
   like = shapes_of(VARIANTS[variant])
-  loaded = pretrained.load_params(path, like)
+  loaded = loading.load_params(path, like)
   assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(loaded))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), loaded) == jax.tree.map(
     lambda x: (x.shape, x.dtype), like
@@ -208,7 +208,7 @@ def test_loads_what_was_written(form, variant, saved):
 )
 def test_casts(form, stored, wanted, saved):
   path, params = saved(form, dtype=stored)
-  loaded = pretrained.load_params(path, shapes_of(SMALL, wanted))
+  loaded = loading.load_params(path, shapes_of(SMALL, wanted))
   assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype(wanted)}
   assert_equal(loaded, jax.tree.map(lambda x: jnp.asarray(x).astype(wanted), params))
 
@@ -233,7 +233,7 @@ def test_loads_onto_a_mesh(form, saved):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
   like = jax.tree.map_with_path(with_sharding, shapes_of(SMALL, jnp.bfloat16))
-  loaded = pretrained.load_params(path, like)
+  loaded = loading.load_params(path, like)
   jax.tree.map(lambda x, leaf: x.sharding == leaf.sharding or pytest.fail(), loaded, like)
   query = loaded['layer_1']['attn']['q_einsum']['w']
   assert query.shape == (4, 8, 6)
@@ -257,7 +257,7 @@ def test_loads_a_release_of_an_older_orbax(saved, tmp_path):
   for name in ['_CHECKPOINT_METADATA', '_sharding', 'commit_success.txt']:
     (path / name).unlink()
   shutil.rmtree(path / 'array_metadatas')
-  assert_equal(pretrained.load_params(path, shapes_of(SMALL)), params)
+  assert_equal(loading.load_params(path, shapes_of(SMALL)), params)
 
 
 def test_the_vocabulary_is_padded_with_zeros(tmp_path):
@@ -267,7 +267,7 @@ def test_the_vocabulary_is_padded_with_zeros(tmp_path):
 
   def load(rows):
     like = {'embedder': {'input_embedding': jax.ShapeDtypeStruct((rows, 2), jnp.float32)}}
-    return pretrained.load_params(tmp_path / 'checkpoint', like)['embedder']['input_embedding']
+    return loading.load_params(tmp_path / 'checkpoint', like)['embedder']['input_embedding']
 
   padded = load(256_128)
   np.testing.assert_array_equal(padded[:256_000], table.astype(np.float32))
@@ -284,7 +284,7 @@ def test_the_head_may_be_there_if_it_is_the_embedding(saved, tmp_path):
   tensors = as_huggingface(params)
   head = tensors['model.embed_tokens.weight'].copy()
   write_single(tensors | {'lm_head.weight': head}, tmp_path / 'tied')
-  assert_equal(pretrained.load_params(tmp_path / 'tied', shapes_of(SMALL)), params)
+  assert_equal(loading.load_params(tmp_path / 'tied', shapes_of(SMALL)), params)
   head[7, 3] += 1
   write_single(tensors | {'lm_head.weight': head}, tmp_path / 'untied')
   load_error(
@@ -299,10 +299,10 @@ def test_the_head_may_be_there_if_it_is_the_embedding(saved, tmp_path):
 def test_reads_one_tensor_at_a_time(saved, monkeypatch):
   """Each parameter is on its device before the next one is read."""
   path, params = saved('huggingface_sharded')
-  events, read, place = [], pretrained._read, pretrained._place
-  monkeypatch.setattr(pretrained, '_read', lambda *a: events.append('read') or read(*a))
-  monkeypatch.setattr(pretrained, '_place', lambda *a: events.append('place') or place(*a))
-  pretrained.load_params(path, shapes_of(SMALL))
+  events, read, place = [], loading._read, loading._place
+  monkeypatch.setattr(loading, '_read', lambda *a: events.append('read') or read(*a))
+  monkeypatch.setattr(loading, '_place', lambda *a: events.append('place') or place(*a))
+  loading.load_params(path, shapes_of(SMALL))
   assert events.count('place') == len(jax.tree.leaves(params))
   # Never more reads in a row than parts of the parameter with the most, gate and up.
   assert max(len(run) for run in ' '.join(events).split('place')) <= len(' read read ')
@@ -317,7 +317,7 @@ def expect_error(message, function, *args, error=ValueError):
 
 
 def load_error(path, message, config=SMALL, error=ValueError):
-  expect_error(message, pretrained.load_params, path, shapes_of(config), error=error)
+  expect_error(message, loading.load_params, path, shapes_of(config), error=error)
 
 
 # One tensor, its transpose of another shape, and the first and the last in order.
@@ -425,7 +425,7 @@ def test_a_wrong_index_is_named(copied):
 def test_another_model_type_is_named(copied):
   path = copied('huggingface_single')
   (path / 'config.json').write_text('{"model_type": "gemma2"}')
-  pretrained.load_params(path, shapes_of(SMALL))
+  loading.load_params(path, shapes_of(SMALL))
   (path / 'config.json').write_text('{"model_type": "llama"}')
   load_error(path, f"{path / 'config.json'}: model_type: expected 'gemma2', found 'llama'.")
 
@@ -439,7 +439,7 @@ def test_a_damaged_release_is_named(layout, tmp_path):
   largest = max(path.rglob('d/*'), key=lambda file: file.stat().st_size)
   largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
   with pytest.raises(ValueError, match=rf'{path}: \w+(/\w+)+: cannot be read: '):
-    pretrained.load_params(path, shapes_of(large))
+    loading.load_params(path, shapes_of(large))
   (path / '_METADATA').write_text('{')
   load_error(path, f'{path}: expected an orbax checkpoint, found metadata that cannot be read.')
 
@@ -455,12 +455,12 @@ def test_what_huggingface_cannot_hold_is_named(saved):
   like = {'layer_0': {'lora': {'a': jax.ShapeDtypeStruct((2, 3), jnp.float32)}}}
   expect_error(
     'layer_0/lora/a: expected a parameter of Gemma-2, found one of shape (2, 3).',
-    *(pretrained.load_params, path, like),
+    *(loading.load_params, path, like),
   )
   square = shapes_of(SMALL | dict(hidden_dim=8))
   expect_error(
     'layer_0/mlp/gating_einsum: expected a feed-forward layer wider or narrower',
-    *(pretrained.load_params, path, square),
+    *(loading.load_params, path, square),
   )
 
 
@@ -470,7 +470,7 @@ def test_what_huggingface_cannot_hold_is_named(saved):
 def logits_of(path, tokens, config):
   """Returns the library's logits `[B, S, V]` float32 with the weights at path."""
   model = TinyGemma2(config=gm.nn.config.TransformerConfig(**config), dtype=jnp.float32)
-  params = pretrained.load_params(path, shapes_of(config))
+  params = loading.load_params(path, shapes_of(config))
   return model.apply({'params': params}, tokens).logits
 
 
@@ -502,7 +502,7 @@ def test_the_policy_computes_the_logits_of_transformers(prompt_length):
   model = Gemma2(gm.nn.config.TransformerConfig(**FIXTURE))
   like = jax.eval_shape(model.init, jax.random.key(0))['weights']
   path = FIXTURES / 'huggingface_gemma2_bfloat16'
-  params = {'weights': pretrained.load_params(path, like)}
+  params = {'weights': loading.load_params(path, like)}
   prompts, completions = np.split(golden['tokens'], [prompt_length], axis=1)
   prompts = np.pad(prompts, [(0, 0), (3, 0)])  # PAD is 0
   completions = np.stack([completions] * 2, axis=1)
@@ -544,7 +544,7 @@ def test_live_logits_are_those_of_transformers(tmp_path):
 
 def test_importing_it_is_light():
   """In a fresh interpreter: nothing is loaded that only runs with released weights install."""
-  program = 'import sys, pkpo_jax.pretrained; print(*sys.modules)'
+  program = 'import sys, pkpo_jax.models.loading; print(*sys.modules)'
   run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
   heavy = {'gemma', 'safetensors', 'tensorflow', 'torch', 'transformers'}
   assert not heavy & set(run.stdout.split())

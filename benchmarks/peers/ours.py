@@ -9,7 +9,7 @@ import numpy as np
 
 import pkpo_jax
 from benchmarks.peers import gemma_library, tiny_gemma2
-from pkpo_jax.policies import gemma
+from pkpo_jax.models import gemma
 from pkpo_jax.policies.language_model import Gemma2Policy
 from pkpo_jax.types import Prompts
 

@@ -21,23 +21,21 @@ from absl import logging
 
 from pkpo_jax.data.base import Dataset, Record
 from pkpo_jax.progress import progress_if_slow
-from pkpo_jax.settings import call, lookup
 
 PROVENANCE = 'provenance.json'
 
 
-def load(name: str, data_dir: str, source: str | None = None, **options) -> dict[str, list[Record]]:
+def load(dataset: Dataset, data_dir: str, source: str | None = None) -> dict[str, list[Record]]:
   """Returns the records of a data set by split, in the order of the source.
 
   The first call with these options prepares the data set, as `prepare` does.
 
   Args:
-    name: a key of `pkpo_jax.data.builders.DATASETS`.
+    dataset: the data set, with its options.
     data_dir: folder of prepared data sets.
     source: file or folder with the published files; None for what is generated, to take the files
       that a package ships, and for what is prepared already. Where it exists, what was prepared
       has to come from these files.
-    **options: fields of the data set, which change its content.
 
   Returns: for each split its records; their fields, text, integers or lists of these, are the data
     set's `features`.
@@ -47,28 +45,25 @@ def load(name: str, data_dir: str, source: str | None = None, **options) -> dict
     ValueError: if the source is malformed or has changed since, or what was prepared has changed.
     ImportError: if a package is not installed.
   """
-  folder = prepare(name, data_dir, source, **options)
+  folder = prepare(dataset, data_dir, source)
   return {split: _read(folder, split) for split in read_provenance(folder)['counts']}
 
 
-def prepare(name: str, data_dir: str, source: str | None = None, **options) -> pathlib.Path:
+def prepare(dataset: Dataset, data_dir: str, source: str | None = None) -> pathlib.Path:
   """Returns the folder of a prepared data set, after preparing it if there is none, and checks it.
 
   A preparation that is killed leaves nothing that looks prepared; where several processes prepare
   at once, one does and the others wait for it. Arguments and errors are those of `load`.
   """
-  from pkpo_jax.data.builders import DATASETS
-
-  dataset = call(name, lookup('dataset', name, DATASETS), options)
   source = pathlib.Path(source).expanduser() if source else None
   data_dir = pathlib.Path(data_dir).expanduser()
   folder = data_dir / dataset.folder
   if not folder.exists():
     data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / f'.{name}.lock').open('w') as lock:
+    with (data_dir / f'.{dataset.name}.lock').open('w') as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
       if not folder.exists():
-        scratch = data_dir / f'.{name}.incomplete'
+        scratch = data_dir / f'.{dataset.name}.incomplete'
         if scratch.exists():  # Of a process that was killed.
           shutil.rmtree(scratch)
         written = _write(dataset, source, scratch)
@@ -80,7 +75,9 @@ def prepare(name: str, data_dir: str, source: str | None = None, **options) -> p
   if source and source.exists():
     _check_source(folder, dataset.files(source), provenance['source'])
   elif source:  # Perhaps gone since; perhaps a slip of the pen.
-    logging.warning('%s: there is no %s; using %s, as prepared before.', name, source, folder)
+    logging.warning(
+      '%s: there is no %s; using %s, as prepared before.', dataset.name, source, folder
+    )
   return folder
 
 
@@ -106,7 +103,7 @@ def read_provenance(folder: pathlib.Path) -> dict[str, Any]:
 def _write(dataset: Dataset, source: pathlib.Path | None, scratch: pathlib.Path) -> pathlib.Path:
   """Returns a folder in `scratch` with the records of a data set and their provenance."""
   _import_tfds()
-  from pkpo_jax.data.builders.tfds_builder import Builder
+  from pkpo_jax.data.tfds_builder import Builder
 
   files = dataset.files(source)
   provenance = {

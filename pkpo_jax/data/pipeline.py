@@ -6,7 +6,7 @@ import grain
 import jax
 import numpy as np
 
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 from pkpo_jax.tasks import FiniteTask, Task
 from pkpo_jax.types import Prompts
 from pkpo_jax.typing import Key

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 

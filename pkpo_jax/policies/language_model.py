@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Float, Int
 
-from pkpo_jax import pretrained
+from pkpo_jax.errors import expect
+from pkpo_jax.models import loading
 from pkpo_jax.sampling import sample
-from pkpo_jax.settings import expect, lookup
+from pkpo_jax.settings import lookup
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
@@ -41,7 +42,7 @@ class Gemma2Policy:
 
     Args:
       task: a text task; its `tokenizer` gives the vocabulary and the stop tokens.
-      preset: the architecture, a key of `pkpo_jax.policies.gemma.PRESETS`.
+      preset: the architecture, a key of `pkpo_jax.models.gemma.PRESETS`.
       weights: folder of released weights, of the gemma library or of Hugging Face; None is random.
       dtype: of parameters and activations, 'float32' or 'bfloat16'.
       remat: recompute blocks in the backward pass instead of storing what is inside them.
@@ -58,7 +59,7 @@ class Gemma2Policy:
     """
     # Importing gemma takes seconds and brings TensorFlow: only runs that name this policy pay.
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
-    from pkpo_jax.policies import gemma
+    from pkpo_jax.models import gemma
 
     has_text = hasattr(task, 'tokenizer')
     expect(has_text, 'name', 'a policy for the task; gemma2 needs a text task', type(task).__name__)
@@ -105,7 +106,7 @@ class Gemma2Policy:
     """
     if self._weights is None:
       return {}
-    return {'weights': pretrained.load_params(self._weights, like['weights'])}
+    return {'weights': loading.load_params(self._weights, like['weights'])}
 
   def sample(self, params: Any, prompts: Prompts, num_samples: int, key: Key) -> Rollout:
     """Returns `num_samples` independent completions of each prompt."""

@@ -8,16 +8,16 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from pkpo_jax.tasks.arc import ArcTask
-from pkpo_jax.tasks.code_problems import CodeProblems
+from pkpo_jax.tasks.arc.task import ArcTask
+from pkpo_jax.tasks.code.task import CodeProblems
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.countdown import CountdownTask
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.hidden_answer_text import HiddenAnswerText
-from pkpo_jax.tasks.math_problems import MathProblems
+from pkpo_jax.tasks.math.task import MathProblems
 from pkpo_jax.tasks.maze import MazeTask
 from pkpo_jax.tasks.parabola import Parabola
-from pkpo_jax.tasks.puzzles import PuzzlesTask
+from pkpo_jax.tasks.puzzles.task import PuzzlesTask
 from pkpo_jax.tasks.safe_risky import SafeRisky
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key

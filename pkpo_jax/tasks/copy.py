@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from pkpo_jax.settings import build, expect
+from pkpo_jax.errors import expect
+from pkpo_jax.settings import build
 from pkpo_jax.tasks.text import decode_completions, encode_prompts, host_rng
 from pkpo_jax.tokenizers import TOKENIZERS
 from pkpo_jax.types import Prompts, Rollout

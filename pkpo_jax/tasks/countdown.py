@@ -1,15 +1,83 @@
 """Countdown: reach a target with given numbers, each used once."""
 
+import ast
 import dataclasses
-from collections.abc import Sequence
+import operator
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from pkpo_jax.settings import expect
+from pkpo_jax.data.base import Generated, Record
+from pkpo_jax.data.drawn import drawn_splits
+from pkpo_jax.errors import expect
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.countdown import OPERATORS, verify_countdown
+from pkpo_jax.tasks.verdicts import Verdict
+
+MAX_LENGTH = 128  # Characters; keeps parsing quick and its nesting far below what Python refuses.
+OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul, '/': operator.truediv}
+_CHARACTERS = frozenset('0123456789+-*/() ')
+_BINARY = dict(zip((ast.Add, ast.Sub, ast.Mult, ast.Div), OPERATORS.values(), strict=True))
+_WHITELIST = {ast.Expression, ast.BinOp, ast.UnaryOp, ast.USub, ast.Constant, *_BINARY}
+
+
+def verify_countdown(numbers: Sequence[int], target: int, completion: str) -> Verdict:
+  """Returns whether the expression uses each number exactly once and has the target's value.
+
+  Expressions are made of whole numbers, + - * /, parentheses and white space; a minus may stand in
+  front of a term. They are parsed as Python, never run: what Python cannot parse is malformed, what
+  it can and is more than such an expression (a name, a call, a power, 0x10) is hostile. Values are
+  exact fractions; a division by zero is wrong. Answers are compared by their text without spaces.
+
+  Args:
+    numbers: what to use, positive.
+    target: the value to reach.
+    completion: the expression. More than MAX_LENGTH characters are overlong.
+
+  >>> verify_countdown([3, 5, 7], 22, '3 * 5 + 7')
+  Verdict(kind='right', answer='3*5+7', score=None)
+  >>> [verify_countdown([3, 5, 7], 22, x).kind for x in ('15+7', '3*5+7=22', '7+eval("15")')]
+  ['wrong', 'malformed', 'hostile']
+  """
+  if len(completion) > MAX_LENGTH:
+    return Verdict('overlong')
+  text = ' '.join(completion.split())
+  if not text:
+    return Verdict('empty')
+  if not _CHARACTERS.issuperset(text):
+    with warnings.catch_warnings(action='ignore'):  # Python warns of the likes of '1if 1else 2'.
+      return Verdict('malformed' if _parse(text) is None else 'hostile')
+  tree = _parse(text)
+  if tree is None:
+    return Verdict('malformed')
+  nodes = list(ast.walk(tree))
+  if not all(type(node) in _WHITELIST for node in nodes):
+    return Verdict('hostile')
+  used = [node.value for node in nodes if isinstance(node, ast.Constant)]
+  try:
+    is_right = sorted(used) == sorted(numbers) and _value(tree.body) == target
+  except ZeroDivisionError:
+    is_right = False
+  return Verdict('right' if is_right else 'wrong', text.replace(' ', ''))
+
+
+def _parse(text: str) -> ast.Expression | None:
+  try:
+    return ast.parse(text, mode='eval')
+  except (SyntaxError, ValueError, MemoryError, RecursionError):  # All that ast.parse may raise.
+    return None
+
+
+def _value(node: ast.expr) -> Fraction:
+  """Returns the value of an expression whose nodes are all in the whitelist."""
+  if isinstance(node, ast.Constant):
+    return Fraction(node.value)
+  if isinstance(node, ast.UnaryOp):
+    return -_value(node.operand)
+  return _BINARY[type(node.op)](_value(node.left), _value(node.right))
+
 
 # An expression with its operators behind what they take: (3, 5, '*', 7, '+') is 3*5+7.
 Postfix = tuple[int | str, ...]
@@ -90,7 +158,7 @@ def distinct_countdowns(
   Raises:
     ValueError: if a field is out of range, or there are not so many problems.
   """
-  # The longest solution fits into verifiers.countdown.MAX_LENGTH twice.
+  # The longest solution fits into MAX_LENGTH twice.
   expect(2 <= num_numbers <= 6, 'num_numbers', '2 to 6', num_numbers)
   expect(1 <= max_number <= 9999, 'max_number', '1 to 9999', max_number)
   expect(max_target >= 1, 'max_target', 'at least 1', max_target)
@@ -136,3 +204,29 @@ def infix(postfix: Sequence[int | str]) -> str:
       right = f'({right})'
     stack.append((left + symbol + right, level))
   return stack[0][0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountdownDataset(Generated):
+  """Distinct problems; the fields are those of `CountdownTask`."""
+
+  name = 'countdown'
+  features = {'id': str, 'numbers': list[int], 'target': int, 'solution': str}
+  packages = ('numpy',)
+  description = 'Numbers, and a target to reach with each of them used once.'
+
+  seed: int
+  num_train: int
+  num_held_out: int
+  num_numbers: int
+  max_number: int
+  max_target: int
+
+  def splits(self, files: Mapping[str, pathlib.Path]) -> dict[str, list[Record]]:
+    """Returns 'train' and 'held_out'; an id is split and place: 'train/0'."""
+    del files
+    records = [
+      {'numbers': list(x.numbers), 'target': x.target, 'solution': infix(x.solution)}
+      for x in distinct_countdowns(**self.options)
+    ]
+    return drawn_splits(records, self.num_train)

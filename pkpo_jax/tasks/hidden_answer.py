@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 

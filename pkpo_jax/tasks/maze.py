@@ -1,14 +1,54 @@
 """Mazes of characters, the synthetic task of Pass@k Training (arXiv 2508.10751)."""
 
+import dataclasses
+import pathlib
 from collections import deque
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pkpo_jax.settings import expect
+from pkpo_jax.data.base import Generated, Record
+from pkpo_jax.data.drawn import drawn_splits
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.math.verifier import marked_answer
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.math_answers import marked_answer
-from pkpo_jax.tasks.verifiers.maze import END, FREE, MOVES, START, WALL, verify_maze
+from pkpo_jax.tasks.verdicts import Verdict
+
+START, END, WALL, FREE = 'S', 'E', '*', '.'
+# Row and column.
+MOVES = {'U': (-1, 0), 'D': (1, 0), 'L': (0, -1), 'R': (0, 1)}
+
+
+def verify_maze(rows: Sequence[str], completion: str) -> Verdict:
+  """Returns whether the moves lead from S to E inside the maze and through no wall.
+
+  Only where the moves end counts: they may pass E before. White space around them is no fault,
+  anything else that is no move is.
+
+  Args:
+    rows: the maze, as `pkpo_jax.tasks.maze` draws it.
+    completion: a string over U, D, L, R. More moves than four times the cells are overlong.
+
+  >>> verify_maze(['S.', '*E'], 'RD')
+  Verdict(kind='right', answer='RD', score=None)
+  >>> verify_maze(['S.', '*E'], 'DR').kind, verify_maze(['S.', '*E'], 'right, down').kind
+  ('wrong', 'malformed')
+  """
+  if len(completion) > 4 * len(rows) * len(rows[0]):
+    return Verdict('overlong')
+  moves = completion.strip()
+  if not moves:
+    return Verdict('empty')
+  if not set(moves) <= MOVES.keys():
+    return Verdict('malformed')
+  row, column = next((r, line.index(START)) for r, line in enumerate(rows) if START in line)
+  for move in moves:
+    row, column = row + MOVES[move][0], column + MOVES[move][1]
+    is_inside = 0 <= row < len(rows) and 0 <= column < len(rows[0])
+    if not is_inside or rows[row][column] == WALL:
+      return Verdict('wrong', moves)
+  return Verdict('right' if rows[row][column] == END else 'wrong', moves)
+
 
 Maze = tuple[str, ...]
 INSTRUCTION = (
@@ -135,3 +175,28 @@ def shortest_way(maze: Maze, rng: np.random.Generator) -> str | None:
     way = move + way
     cell -= MOVES[move][0] * size + MOVES[move][1]
   return way
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MazeDataset(Generated):
+  """Distinct mazes; the fields are those of `MazeTask`."""
+
+  name = 'maze'
+  features = {'id': str, 'rows': list[str]}
+  packages = ('numpy',)
+  description = 'Mazes of characters: find a way from S to E.'
+  citation = 'Chen et al. 2025, Pass@k Training, arXiv 2508.10751'
+
+  seed: int
+  num_train: int
+  num_held_out: int
+  size: int
+  wall_share: float
+  min_moves: int
+  max_moves: int
+
+  def splits(self, files: Mapping[str, pathlib.Path]) -> dict[str, list[Record]]:
+    """Returns 'train' and 'held_out'; an id is split and place: 'train/0'."""
+    del files
+    mazes = distinct_mazes(**self.options)
+    return drawn_splits([{'rows': list(maze)} for maze in mazes], self.num_train)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize
 
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 

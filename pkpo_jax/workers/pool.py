@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 
 START_DEADLINE_S = 120  # Until a worker has imported its libraries, from a cold disk.
 MAX_REPLY_BYTES = 2**24

@@ -5,9 +5,9 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from pkpo_jax.settings import expect
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.pool import Reply, WorkerPool
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.workers.pool import Reply, WorkerPool
 
 MAX_ANSWER_LENGTH = 1000  # Characters in a box; matrices have 200. Its nesting is limited so, too.
 # A box opens, something is escaped, or a brace.
@@ -85,7 +85,7 @@ class MathVerifier:
         "or '.[problems]' in a clone."
       )
     self._max_length = max_length
-    worker = pathlib.Path(__file__).with_name('math_worker.py')
+    worker = pathlib.Path(__file__).with_name('worker.py')
     self._pool = WorkerPool(
       worker, num_workers, deadline_s, items_per_worker, _CHECKS, memory_mib=memory_mib
     )

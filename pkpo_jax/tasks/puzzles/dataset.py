@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pkpo_jax.data.base import Generated, Record
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

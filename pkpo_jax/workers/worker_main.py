@@ -1,4 +1,4 @@
-"""What a worker process of `pkpo_jax.tasks.verifiers.pool` runs; imported by nobody.
+"""What a worker process of `pkpo_jax.workers.pool` runs; imported by nobody.
 
     python -P worker_main.py WORKER DEADLINE_S MEMORY_MIB [ARGUMENT ...]
 

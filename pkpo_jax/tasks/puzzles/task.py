@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from pkpo_jax.data import datasets
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.puzzles.dataset import ReasoningGym
+from pkpo_jax.tasks.puzzles.verifier import Puzzle, PuzzleVerifier, check_names
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.puzzles import Puzzle, PuzzleVerifier, check_names
+from pkpo_jax.tasks.verdicts import Verdict
 
 _INSTRUCTION = (
   'Answer the question below. Write your final answer, and nothing else, between <answer> and '
@@ -38,7 +39,7 @@ class PuzzlesTask(TextProblems):
     Args:
       tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
       data_dir: where generated puzzles are kept.
-      names: of the data sets; not those of `pkpo_jax.tasks.verifiers.puzzles.REFUSED`.
+      names: of the data sets; not those of `pkpo_jax.tasks.puzzles.verifier.REFUSED`.
       size: entries of each data set. Those whose question has come before, or whose answer is
         empty, are left out, and counted in a line that is printed.
       num_held_out: puzzles of each data set to evaluate on, the first ones, whatever the size; the
@@ -52,7 +53,7 @@ class PuzzlesTask(TextProblems):
     check_names(names)
     expect(num_held_out >= 1, 'num_held_out', 'at least 1', num_held_out)
     self._verifier = PuzzleVerifier(num_workers, deadline_s)
-    records = datasets.load('reasoning_gym', data_dir, names=names, size=size, seed=seed)['train']
+    records = datasets.load(ReasoningGym(names=names, size=size, seed=seed), data_dir)['train']
     fields = [[record[field] for field in Puzzle._fields] for record in records]
     puzzles = distinct_puzzles([Puzzle(*values) for values in fields])
     if len(puzzles) < len(records):

@@ -1,7 +1,7 @@
 r"""Prepares a data set from the command line.
 
-python -m pkpo_jax.data.prepare --dataset=gsm8k --source=FOLDER --data_dir=DIR
-python -m pkpo_jax.data.prepare --dataset=reasoning_gym --data_dir=DIR \
+python -m pkpo_jax.prepare --dataset=gsm8k --source=FOLDER --data_dir=DIR
+python -m pkpo_jax.prepare --dataset=reasoning_gym --data_dir=DIR \
   --options='{"names": ["spell_backward"], "size": 100, "seed": 0}'
 """
 
@@ -9,8 +9,9 @@ import json
 
 from absl import app, flags
 
-from pkpo_jax.data.builders import DATASETS
 from pkpo_jax.data.datasets import prepare, read_provenance
+from pkpo_jax.settings import call
+from pkpo_jax.tasks.datasets import DATASETS
 
 _DATASET = flags.DEFINE_enum('dataset', None, sorted(DATASETS), 'What to prepare.')
 _SOURCE = flags.DEFINE_string(
@@ -26,7 +27,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'expected only flags, got {argv[1:]}.')
   try:
     options = _read_options(_OPTIONS.value)
-    folder = prepare(_DATASET.value, _DATA_DIR.value, _SOURCE.value, **options)
+    dataset = call(_DATASET.value, DATASETS[_DATASET.value], options)
+    folder = prepare(dataset, _DATA_DIR.value, _SOURCE.value)
   except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
     raise app.UsageError(str(error)) from error
   provenance = read_provenance(folder)

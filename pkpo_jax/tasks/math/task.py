@@ -9,12 +9,14 @@ import numpy as np
 
 from pkpo_jax.data import datasets
 from pkpo_jax.data.remembered import remembered
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.math.competition import Math
+from pkpo_jax.tasks.math.gsm8k import Gsm8k
+from pkpo_jax.tasks.math.verifier import MathVerifier
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.math_answers import MathVerifier
+from pkpo_jax.tasks.verdicts import Verdict
 
-DATASETS = ('gsm8k', 'math')
+DATASETS = {'gsm8k': Gsm8k, 'math': Math}
 INSTRUCTION = (
   r'Solve the problem. Think step by step, and write the final answer, and nothing else, within '
   r'\boxed{}.'
@@ -74,13 +76,13 @@ class MathProblems(TextProblems):
       num_workers: processes that compare answers.
       deadline_s: seconds for one comparison.
     """
-    expect(dataset in DATASETS, 'dataset', f'one of {DATASETS}', dataset)
+    expect(dataset in DATASETS, 'dataset', f'one of {sorted(DATASETS)}', dataset)
     expect(
       0 <= num_examples <= len(EXAMPLES), 'num_examples', f'0 to {len(EXAMPLES)}', num_examples
     )
     self._examples = EXAMPLES[:num_examples]
     self._verifier = MathVerifier(num_workers, deadline_s)
-    splits = datasets.load(dataset, data_dir, source)
+    splits = datasets.load(DATASETS[dataset](), data_dir, source)
     records = [*splits['train'], *splits['test']]
     answers = sorted({record['answer'] for record in records})
     path = pathlib.Path(data_dir).expanduser() / f'{dataset}_unusable_answers.json'

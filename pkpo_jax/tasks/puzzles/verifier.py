@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pkpo_jax.settings import expect
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.countdown import verify_countdown
-from pkpo_jax.tasks.verifiers.pool import Reply, WorkerPool
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.countdown import verify_countdown
+from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.workers.pool import Reply, WorkerPool
 
 MAX_LENGTH = 2**15  # Characters of a completion.
 _COUNTDOWN = 'countdown'
@@ -96,7 +96,7 @@ class PuzzleVerifier:
       deadline_s: seconds for one answer; nearly all take milliseconds, the first ones of a process
         up to a second.
     """
-    worker = pathlib.Path(__file__).with_name('puzzles_worker.py')
+    worker = pathlib.Path(__file__).with_name('worker.py')
     self._pool = WorkerPool(
       worker, num_workers, deadline_s, items_per_worker=5000, checks=_CHECKS, memory_mib=2048
     )

@@ -12,14 +12,14 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float, Int
 
 from pkpo_jax import sharding
-from pkpo_jax.answers import majority_votes, sample_statistics
 from pkpo_jax.data.pipeline import held_out_prompts
 from pkpo_jax.estimators import pass_at_k_curve, standard_error
+from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
 from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run
 from pkpo_jax.settings import EvalSettings
 from pkpo_jax.tasks import Rewarder
-from pkpo_jax.tasks.verifiers import KINDS, Verdict, rewards_of, successes_of
+from pkpo_jax.tasks.verdicts import KINDS, Verdict, rewards_of, successes_of
 from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key

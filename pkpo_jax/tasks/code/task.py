@@ -9,17 +9,19 @@ import numpy as np
 
 from pkpo_jax.data import datasets
 from pkpo_jax.data.remembered import remembered
+from pkpo_jax.errors import expect
 from pkpo_jax.progress import progress_if_slow
-from pkpo_jax.settings import expect
-from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.programs import (
+from pkpo_jax.tasks.code.humaneval import HumanEval
+from pkpo_jax.tasks.code.mbpp import Mbpp
+from pkpo_jax.tasks.code.programs import (
   UnitTests,
   human_eval_tests,
   mbpp_tests,
   unsupported,
 )
-from pkpo_jax.tasks.verifiers.unit_tests import CodeItem, CodeVerifier
+from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
+from pkpo_jax.tasks.text import TextProblems
+from pkpo_jax.tasks.verdicts import Verdict
 
 INSTRUCTION = (
   'Write the Python function that is asked for. Answer with one block of code that has all it '
@@ -91,13 +93,13 @@ class CodeProblems(TextProblems):
     self._verifier = CodeVerifier(
       num_workers, deadline_s, memory_mib, unsafe_no_sandbox=unsafe_no_sandbox
     )
-    mbpp = datasets.load('mbpp', data_dir, mbpp_source)
+    mbpp = datasets.load(Mbpp(), data_dir, mbpp_source)
     for split in train_splits:
       expect(split in mbpp, 'train_splits', f'some of {sorted(mbpp)}', split)
     records = [record for split in train_splits for record in mbpp[split]]
     usable = [x for x in records if not unsupported(x['tests'], x['setup_code'], x['code'])]
     train = [_mbpp_problem(record, num_shown_tests) for record in usable]
-    human_eval = datasets.load('humaneval', data_dir, humaneval_source)['test']
+    human_eval = datasets.load(HumanEval(), data_dir, humaneval_source)['test']
     held_out = [_human_eval_problem(record) for record in human_eval]
     path = pathlib.Path(data_dir).expanduser() / 'code_problems_that_fail.json'
     limits = [deadline_s, memory_mib, unsafe_no_sandbox, sys.version]

@@ -2,8 +2,8 @@
 
 Completions are hostile: they may do anything to get a reward, or to get out. The tests, and their
 set-up code, are a data set's and trusted. So the completion runs alone, in a sandbox
-(`verifiers.sandbox`), one per completion; the tests run in another process, outside, which calls
-the completion's functions over pipes and gets plain data back (`verifiers.remote_calls`). Expected
+(`workers.sandbox`), one per completion; the tests run in another process, outside, which calls
+the completion's functions over pipes and gets plain data back (`workers.remote_calls`). Expected
 values never enter the sandbox, and nothing that the completion says counts but the values that its
 functions return. What remains is what any tests allow: to return the right values for the wrong
 reason.
@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pkpo_jax.settings import expect
-from pkpo_jax.tasks.verifiers import Verdict, remote_calls, sandbox
-from pkpo_jax.tasks.verifiers.pool import WorkerPool
-from pkpo_jax.tasks.verifiers.programs import UnitTests
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.code.programs import UnitTests
+from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.workers import remote_calls, sandbox
+from pkpo_jax.workers.pool import WorkerPool
 
 MAX_LENGTH = 2**16  # Characters of a completion.
-_FOLDER = Path(__file__).parent
 _ITEMS_PER_WORKER = 1000
 # More than starting the sandbox may take, which raises, and parsing and comparing should.
 _SPARE_S = remote_calls.START_DEADLINE_S + 10
@@ -97,7 +97,7 @@ class CodeVerifier:
     else:
       command = working_command(limits)
     self._pool = WorkerPool(
-      worker=_FOLDER / 'unit_tests_worker.py',
+      worker=Path(__file__).with_name('worker.py'),
       num_workers=num_workers,
       deadline_s=deadline_s + _SPARE_S,
       items_per_worker=_ITEMS_PER_WORKER,

@@ -121,7 +121,7 @@ def sandbox_command(bwrap: str, file: Path, *arguments: str) -> list[str]:
       shown.append(path)
   # Installed packages may hold a data set with its tests.
   packages = {found for folder in shown for found in folder.glob('python*/*-packages')}
-  on_path = {Path(entry).resolve() for entry in [*sys.path, Path(__file__).parents[3]] if entry}
+  on_path = {Path(entry).resolve() for entry in [*sys.path, Path(__file__).parents[2]] if entry}
   for path in sorted(packages | on_path - {library, library / 'lib-dynload'}):
     if path.is_dir() and any(path.is_relative_to(folder) for folder in shown):
       mounts += ['--tmpfs', str(path), '--remount-ro', str(path)]

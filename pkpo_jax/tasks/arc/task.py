@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from pkpo_jax.data import datasets
-from pkpo_jax.settings import expect
+from pkpo_jax.errors import expect
+from pkpo_jax.tasks.arc.dataset import ArcAgi1
+from pkpo_jax.tasks.arc.verifier import MAX_SIDE, Grid, grid_text, verify_arc
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verifiers import Verdict
-from pkpo_jax.tasks.verifiers.arc import MAX_SIDE, Grid, grid_text, verify_arc
+from pkpo_jax.tasks.verdicts import Verdict
 
 _INSTRUCTION = (
   'One rule turns each input grid into its output grid. Find the rule and write the output grid of '
@@ -86,7 +87,7 @@ class ArcTask(TextProblems):
     self.is_binary = reward == 'exact'
     splits = {
       split: [_problem(record) for record in records]
-      for split, records in datasets.load('arc_agi_1', data_dir, source).items()
+      for split, records in datasets.load(ArcAgi1(), data_dir, source).items()
     }
     train, held_out = splits['training'], splits['evaluation']
     if easy:

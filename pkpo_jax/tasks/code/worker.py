@@ -1,4 +1,4 @@
-"""What a worker of `pkpo_jax.tasks.verifiers.pool` does for `unit_tests`; imported by nobody.
+"""What a worker of `pkpo_jax.workers.pool` does for `unit_tests`; imported by nobody.
 
 It runs the tests; the completion runs in another process. Without the rest of pkpo_jax, which takes
 long to import.
@@ -15,15 +15,18 @@ from typing import Any
 OWN_CPU_S = 3.0  # For parsing a completion and comparing what it returns, without running it.
 
 
-def _sibling(name: str) -> ModuleType:
-  """Imports a file of this folder, which is not on the path, as its math.py would be `math`."""
-  spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f'{name}.py'))
+def _load(path: Path) -> ModuleType:
+  """Imports a file by its path, as this process has no package on its path."""
+  spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
 
 
-sandbox, remote_calls, programs = map(_sibling, ('sandbox', 'remote_calls', 'programs'))
+_WORKERS = Path(__file__).parents[2] / 'workers'
+sandbox = _load(_WORKERS / 'sandbox.py')
+remote_calls = _load(_WORKERS / 'remote_calls.py')
+programs = _load(Path(__file__).with_name('programs.py'))
 
 
 def make_handler(command: str, is_sandboxed: str, deadline_s: str) -> Callable[[dict], list]:

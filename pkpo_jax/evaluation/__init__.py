@@ -1,0 +1,1 @@
+"""Evaluation: measures a policy, summarizes what was found, reports it."""

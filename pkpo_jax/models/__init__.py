@@ -1,0 +1,1 @@
+"""Language models: their forward passes and their released weights."""

@@ -1,0 +1,1 @@
+"""Functions to write, judged by unit tests: MBPP and HumanEval."""

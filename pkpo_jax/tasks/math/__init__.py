@@ -1,0 +1,1 @@
+"""Problems with one final answer: MATH and GSM8K."""

@@ -1,0 +1,1 @@
+"""Puzzles that the package reasoning-gym generates and scores."""
