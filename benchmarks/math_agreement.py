@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from benchmarks import common
 from benchmarks.common import Row
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.math.verifier import MathVerifier
-from pkpo_jax.tasks.verdicts import Verdict
 
 PAIRS = common.FOLDER.parent / 'tests' / 'fixtures' / 'math_pairs.jsonl'
 # Hostile ones may hang. Others never do, however busy the machine.

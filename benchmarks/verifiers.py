@@ -24,10 +24,10 @@ from pkpo_jax.tasks.arc.verifier import grid_text, verify_arc
 from pkpo_jax.tasks.code.programs import UnitTests
 from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
 from pkpo_jax.tasks.countdown import draw_countdown, infix, verify_countdown
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.math.verifier import MathVerifier
 from pkpo_jax.tasks.maze import draw_maze, shortest_way, verify_maze
 from pkpo_jax.tasks.puzzles.verifier import Puzzle, PuzzleVerifier
-from pkpo_jax.tasks.verdicts import Verdict
 
 SEED = 0
 DEADLINE_S = 30.0  # Nothing here hangs; enough for a busy machine.

@@ -15,7 +15,7 @@ from pkpo_jax.settings import build
 from pkpo_jax.tasks import FiniteTask
 from pkpo_jax.tasks.arc.task import ArcTask
 from pkpo_jax.tasks.arc.verifier import MAX_LENGTH, grid_text, parse_grid, verify_arc
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 
 NUM_CASES = 6_000
 OUTPUT = ((1, 2), (3, 4))

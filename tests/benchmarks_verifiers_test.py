@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from benchmarks import math_agreement, verifiers
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 
 pytest.importorskip('math_verify', reason='needs the extra `problems`')
 

@@ -23,7 +23,7 @@ from pkpo_jax.tasks.code.programs import (
   unsupported,
 )
 from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers import remote_calls, sandbox
 from pkpo_jax.workers.remote_calls import decode, encode
 

@@ -24,8 +24,8 @@ from pkpo_jax.tasks.countdown import (
   infix,
   verify_countdown,
 )
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import decode_completions
-from pkpo_jax.tasks.verdicts import Verdict
 
 FUNCTIONS = {'+': operator.add, '-': operator.sub, '*': operator.mul, '/': operator.truediv}
 

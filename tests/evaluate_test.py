@@ -24,7 +24,7 @@ from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import make_run
 from pkpo_jax.tasks import TASKS
-from pkpo_jax.tasks.verdicts import KINDS, Verdict
+from pkpo_jax.tasks.grades import KINDS, Verdict
 from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.train import train
 from pkpo_jax.types import Rollout

@@ -13,8 +13,8 @@ import jax
 from configs import bandit, default
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.tasks import TASKS
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems, decode_completions
-from pkpo_jax.tasks.verdicts import Verdict
 from pkpo_jax.train import train
 from tests.sequence_policy import BagPolicy
 

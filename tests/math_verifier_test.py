@@ -7,9 +7,9 @@ from concurrent import futures
 import pytest
 
 from benchmarks import common, math_agreement
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.math import verifier as math_answers
 from pkpo_jax.tasks.math.verifier import MathVerifier, marked_answer
-from pkpo_jax.tasks.verdicts import Verdict
 
 pytest.importorskip('math_verify', reason='needs the extra `problems`')
 

@@ -10,9 +10,9 @@ from configs import default, maze_tiny
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings, build
 from pkpo_jax.tasks import TASKS, FiniteTask
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.maze import MazeTask, draw_maze, shortest_way, verify_maze
 from pkpo_jax.tasks.text import decode_completions
-from pkpo_jax.tasks.verdicts import Verdict
 
 
 def task_of(**fields):

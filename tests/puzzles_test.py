@@ -10,6 +10,7 @@ import pytest
 
 from pkpo_jax.settings import build
 from pkpo_jax.tasks import FiniteTask
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.puzzles.task import PuzzlesTask, distinct_puzzles
 from pkpo_jax.tasks.puzzles.verifier import (
   MAX_LENGTH,
@@ -18,7 +19,6 @@ from pkpo_jax.tasks.puzzles.verifier import (
   PuzzleVerifier,
   answer_of,
 )
-from pkpo_jax.tasks.verdicts import Verdict
 from tests import datasets_sources as datasets
 
 factory = pytest.importorskip(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pkpo_jax.tasks import FiniteTask
+from pkpo_jax.tasks.grades import KINDS, Verdict
 from pkpo_jax.tasks.text import (
   TextProblems,
   decode_completions,
@@ -17,7 +18,6 @@ from pkpo_jax.tasks.text import (
   encode_prompts,
   host_rng,
 )
-from pkpo_jax.tasks.verdicts import KINDS, Verdict
 from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.types import Prompts, Rollout
 

@@ -19,7 +19,7 @@ from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.run import compile_step, make_run
 from pkpo_jax.tasks import TASKS, HiddenAnswer
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.train import train
 from pkpo_jax.types import Prompts, Rollout
 from tests.interruptions import metrics_text

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pkpo_jax.tasks.countdown import draw_countdown, infix, verify_countdown
+from pkpo_jax.tasks.grades import KINDS, Verdict
 from pkpo_jax.tasks.maze import draw_maze, shortest_way, verify_maze
-from pkpo_jax.tasks.verdicts import KINDS, Verdict
 
 # Those of verifiers that judge in this process.
 PURE_KINDS = set(KINDS) - {'timeout', 'crashed'}

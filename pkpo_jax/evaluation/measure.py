@@ -19,7 +19,7 @@ from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run
 from pkpo_jax.settings import EvalSettings
 from pkpo_jax.tasks import Rewarder
-from pkpo_jax.tasks.verdicts import KINDS, Verdict, rewards_of, successes_of
+from pkpo_jax.tasks.grades import KINDS, Verdict, rewards_of, successes_of
 from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key

@@ -10,8 +10,8 @@ from scipy import ndimage, special
 
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks import Rewarder, has_success
+from pkpo_jax.tasks.grades import KINDS, Verdict
 from pkpo_jax.tasks.text import is_truncated
-from pkpo_jax.tasks.verdicts import KINDS, Verdict
 from pkpo_jax.types import Rollout
 
 # With a few more, C(N, N/2) is beyond float64.

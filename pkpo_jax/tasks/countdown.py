@@ -13,8 +13,8 @@ import numpy as np
 from pkpo_jax.data.base import Generated, Record
 from pkpo_jax.data.drawn import drawn_splits
 from pkpo_jax.errors import expect
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
-from pkpo_jax.tasks.verdicts import Verdict
 
 MAX_LENGTH = 128  # Characters; keeps parsing quick and its nesting far below what Python refuses.
 OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul, '/': operator.truediv}

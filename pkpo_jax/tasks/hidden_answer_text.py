@@ -16,9 +16,9 @@ from jaxtyping import Float
 
 from pkpo_jax.errors import expect
 from pkpo_jax.settings import build
+from pkpo_jax.tasks.grades import Verdict, rewards_of
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.text import encode_completions, encode_prompts, host_rng
-from pkpo_jax.tasks.verdicts import Verdict, rewards_of
 from pkpo_jax.tokenizers import TOKENIZERS
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key

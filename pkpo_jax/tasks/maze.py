@@ -10,9 +10,9 @@ import numpy as np
 from pkpo_jax.data.base import Generated, Record
 from pkpo_jax.data.drawn import drawn_splits
 from pkpo_jax.errors import expect
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.math.verifier import marked_answer
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
-from pkpo_jax.tasks.verdicts import Verdict
 
 START, END, WALL, FREE = 'S', 'E', '*', '.'
 # Row and column.

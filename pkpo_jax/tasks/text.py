@@ -14,8 +14,8 @@ from pkpo_jax.errors import expect
 from pkpo_jax.progress import progress_if_slow
 from pkpo_jax.sampling import PAD_ID, bucket
 from pkpo_jax.settings import build
+from pkpo_jax.tasks.grades import Verdict, rewards_of
 from pkpo_jax.tasks.prompts import make_format
-from pkpo_jax.tasks.verdicts import Verdict, rewards_of
 from pkpo_jax.tokenizers import TOKENIZERS, Tokenizer
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key

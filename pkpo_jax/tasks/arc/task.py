@@ -12,8 +12,8 @@ from pkpo_jax.data import datasets
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks.arc.dataset import ArcAgi1
 from pkpo_jax.tasks.arc.verifier import MAX_SIDE, Grid, grid_text, verify_arc
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verdicts import Verdict
 
 _INSTRUCTION = (
   'One rule turns each input grid into its output grid. Find the rule and write the output grid of '

@@ -5,7 +5,7 @@ import operator
 import re
 from collections.abc import Sequence
 
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 
 Grid = tuple[tuple[int, ...], ...]
 

@@ -20,8 +20,8 @@ from pkpo_jax.tasks.code.programs import (
   unsupported,
 )
 from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verdicts import Verdict
 
 INSTRUCTION = (
   'Write the Python function that is asked for. Answer with one block of code that has all it '

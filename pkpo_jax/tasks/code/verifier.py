@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks.code.programs import UnitTests
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers import remote_calls, sandbox
 from pkpo_jax.workers.pool import WorkerPool
 

@@ -10,11 +10,11 @@ import numpy as np
 from pkpo_jax.data import datasets
 from pkpo_jax.data.remembered import remembered
 from pkpo_jax.errors import expect
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.math.competition import Math
 from pkpo_jax.tasks.math.gsm8k import Gsm8k
 from pkpo_jax.tasks.math.verifier import MathVerifier
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verdicts import Verdict
 
 DATASETS = {'gsm8k': Gsm8k, 'math': Math}
 INSTRUCTION = (

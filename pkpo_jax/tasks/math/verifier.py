@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pkpo_jax.errors import expect
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers.pool import Reply, WorkerPool
 
 MAX_ANSWER_LENGTH = 1000  # Characters in a box; matrices have 200. Its nesting is limited so, too.

@@ -7,10 +7,10 @@ import numpy as np
 
 from pkpo_jax.data import datasets
 from pkpo_jax.errors import expect
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.puzzles.dataset import ReasoningGym
 from pkpo_jax.tasks.puzzles.verifier import Puzzle, PuzzleVerifier, check_names
 from pkpo_jax.tasks.text import TextProblems
-from pkpo_jax.tasks.verdicts import Verdict
 
 _INSTRUCTION = (
   'Answer the question below. Write your final answer, and nothing else, between <answer> and '

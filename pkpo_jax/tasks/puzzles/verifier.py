@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks.countdown import verify_countdown
-from pkpo_jax.tasks.verdicts import Verdict
+from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers.pool import Reply, WorkerPool
 
 MAX_LENGTH = 2**15  # Characters of a completion.
