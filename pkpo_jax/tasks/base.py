@@ -72,7 +72,7 @@ class Task(abc.ABC):
     del policy, params, ks
     return None
 
-  def close(self) -> None:
+  def close(self) -> None:  # noqa: B027 Nothing to end, for most.
     """Ends the processes that the task has for its verifier."""
 
   def __enter__(self) -> 'Task':
