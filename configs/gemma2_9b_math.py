@@ -1,7 +1,7 @@
 """Gemma-2 9B on MATH: `gemma2_2b_math` with the larger model.
 
   python -m pkpo_jax.main --config=configs/gemma2_9b_math.py --workdir=runs/math_9b_k8 \
-    --config.task.source=FOLDER --config.policy.weights=FOLDER --config.task.tokenizer.path=FILE
+    --config.task.source=FOLDER --config.policy.weights=FOLDER --config.policy.tokenizer.path=FILE
 
 Hardware: meant for one host with 8 GPUs or TPU chips of 80 GB or more. The paper's final rolling
 pass@k in per cent (arXiv 2505.15201, mean of 3 seeds):

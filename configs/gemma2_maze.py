@@ -1,7 +1,7 @@
 """Gemma-2 on mazes, the synthetic task of Pass@k Training (Chen et al. 2025, arXiv 2508.10751).
 
   python -m pkpo_jax.main --config=configs/gemma2_maze.py --workdir=runs/maze_analytical \
-    --config.policy.weights=FOLDER --config.task.tokenizer.path=FILE
+    --config.policy.weights=FOLDER --config.policy.tokenizer.path=FILE
 
 and all of the paper's ways to train (analytical, bootstrap, full sampling, combination, adaptive,
 Pass@1, and Pass@1 -> Pass@k -> Pass@1):

@@ -47,10 +47,10 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
   config = default.get_config()
   config.num_train_steps = 3000
   config.task = task
-  config.task.tokenizer = default.sentencepiece()
-  config.task.tokenizer.path = 'weights/tokenizer.model'
 
   config.policy = default.gemma2()
+  config.policy.tokenizer = default.sentencepiece()
+  config.policy.tokenizer.path = 'weights/tokenizer.model'
   config.policy.preset = preset
   config.policy.weights = f'weights/{preset.replace("_", "-")}-it'
   config.policy.dtype = 'bfloat16'
@@ -91,7 +91,7 @@ def shrink(config: ConfigDict) -> None:
   """Makes a config tiny: the same code on a model of one million weights and few samples."""
   config.num_train_steps = 2
   config.optimizer.warmup_steps = 1
-  config.task.tokenizer = default.characters()
+  config.policy.tokenizer = default.characters()
   if 'num_workers' in config.task:
     config.task.num_workers = 2
   if 'max_prompt_tokens' in config.task:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pkpo_jax.evaluation.measure import make_exact
+from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import Config
 from pkpo_jax.train_step import init_state, make_train_step
@@ -34,20 +35,21 @@ def train_seeds(
       f'log_every: expected a divisor of num_train_steps = {settings.num_train_steps}, '
       f'got {log_every}.'
     )
-  exact = make_exact(run.policy, run.task, settings.eval)
+  exact_fn = make_exact(run.policy, run.task, settings.eval.ks)
+  exact = lambda params: exact_fn(params)[run.task.objectives[0]]
   train_step = make_train_step(run.policy, run.optimizer, settings.loss)
 
   def one_seed(seed):
-    init_key, train_key, _ = jax.random.split(jax.random.key(seed), 3)
+    init_key, train_key, _ = run_keys(jax.random.key(seed))
 
     def one_step(state, step):
-      keys = jax.random.split(jax.random.fold_in(train_key, step), 5)
-      prompts = run.task.prompts(step, settings.rollout.num_prompts, keys[0])
-      rollout = run.policy.sample(state.params, prompts, settings.rollout.num_samples, keys[1])
-      rewards = run.task.rewards(prompts, rollout, keys[2])
+      keys = step_keys(train_key, step)
+      prompts = run.task.prompts(step, settings.rollout.num_prompts, train_key)
+      rollout = run.policy.sample(state.params, prompts, settings.rollout.num_samples, keys.sample)
+      rewards = run.task.grade(prompts, rollout, keys.grade).rewards
       k = run.k_schedule(step)
-      advantages = run.advantage_fn(state.params, rollout, rewards, k, keys[3])
-      return train_step(state, frozen, rollout, advantages, keys[4])[0], None
+      advantages = run.advantage_fn(state.params, rollout, rewards, None, k, keys.advantages)
+      return train_step(state, frozen, rollout, advantages, keys.update)[0], None
 
     def one_record(state, first_step):
       state, _ = jax.lax.scan(one_step, state, first_step + jnp.arange(log_every))
@@ -75,7 +77,7 @@ def curve_rows(
   low, high = np.quantile(curves, [0.05, 0.95], axis=0)
   rows = []
   for i, k_eval in enumerate(run.settings.eval.ks):
-    best = run.task.best_max_at_k(run.policy, k_eval)
+    best = run.task.best_objective(run.policy, k_eval)
     for m, step in enumerate(steps):
       rows.append(
         {

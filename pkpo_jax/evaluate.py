@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh
-from jaxtyping import Float
 from ml_collections import ConfigDict, config_flags
 
 from pkpo_jax import sharding
@@ -24,10 +23,10 @@ from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_e
 from pkpo_jax.evaluation import report
 from pkpo_jax.evaluation.measure import Evaluation, count_pieces, make_evaluate
 from pkpo_jax.flags import check_overrides, flag_value, parse_flags, read_config
+from pkpo_jax.keys import run_keys
 from pkpo_jax.progress import progress
-from pkpo_jax.run import Run, compile_step, make_run
+from pkpo_jax.run import Run, make_init, make_run
 from pkpo_jax.settings import as_dict
-from pkpo_jax.tasks import has_success, in_use
 from pkpo_jax.typing import Key
 
 LEVEL = 0.95  # Of the intervals.
@@ -79,17 +78,16 @@ def evaluate_workdirs(
   num_pieces = count_pieces(settings.num_prompts, settings.num_samples, max_completions, num_shards)
 
   eval_key, bootstrap_key = jax.random.split(jax.random.key(seed))
-  found, summaries = [], []
+  evaluations, summaries = [], []
   for run, workdir, each in zip(runs, workdirs, configs, strict=True):
     step, params = restore(run, mesh, workdir, checkpoint)
     evaluate = make_evaluate(run, sharding.over_prompts(mesh))
     # Step 0 whatever the checkpoint: the problems are the same.
-    with in_use(run.task), progress(0, num_pieces, workdir.name) as bar:
-      found.append(evaluate(params, 0, eval_key, num_pieces, bar.update))
+    with run.task, progress(0, num_pieces, workdir.name) as bar:
+      evaluations.append(evaluate(params, 0, eval_key, num_pieces, lambda *_: bar.update()))
     del params  # Two may be more than the devices hold.
-    summary = summarize(found[-1], settings.ks, has_success(run.task), bootstrap_key)
+    summary = summarize(evaluations[-1], settings.ks, bootstrap_key)
     summaries.append({'workdir': str(workdir), 'step': step, 'config': each, **summary})
-  is_binary = has_success(runs[0].task)
   return {
     'seed': seed,
     'level': LEVEL,
@@ -97,45 +95,37 @@ def evaluate_workdirs(
     'num_samples': settings.num_samples,
     'num_pieces': num_pieces,
     'runs': summaries,
-    'differences': compare(*found, settings.ks, is_binary, bootstrap_key) if found[1:] else {},
+    'differences': (compare(*evaluations, settings.ks, bootstrap_key) if evaluations[1:] else {}),
   }
 
 
 def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) -> tuple[int, Any]:
   """Returns a checkpoint's step and the parameters, those that were not trained too."""
   policy = run.policy
-  # The first key is of the initial parameters, as in training.
-  key = jax.random.split(jax.random.key(run.settings.seed), 4)[0]
+  key = run_keys(jax.random.key(run.settings.seed)).init
   shapes = jax.eval_shape(policy.init, key)
   shardings = sharding.tree_shardings(shapes, mesh, policy.partition_rules)
   like = sharding.with_shardings(shapes, shardings)
   trained = {name: like[name] for name in like.keys() - policy.frozen}
   step, params = restore_params(workdir, trained, None if checkpoint == 'latest' else checkpoint)
   if policy.frozen:
-    init, _ = compile_step(policy, run.optimizer, run.settings.loss, mesh)
-    params |= init(key)[1]
+    params |= make_init(run, mesh)(key)[1]
   return step, params
 
 
-def curves(evaluation: Evaluation, is_binary: bool) -> dict[str, Float[np.ndarray, 'P K']]:
-  """Returns of each problem pass@k (where `is_binary`) or max@k, and max@k, maj@k where known."""
-  found = {'pass@k' if is_binary else 'max@k': evaluation.values}
-  if evaluation.shaped is not None:
-    found['max@k'] = evaluation.shaped
-  return found if evaluation.majority is None else found | {'maj@k': evaluation.majority}
+def summarize(evaluation: Evaluation, ks: Sequence[int], key: Key) -> dict[str, Any]:
+  """Returns the curves, statistics and problems of a report; `key` draws the resamples.
 
-
-def summarize(
-  evaluation: Evaluation, ks: Sequence[int], is_binary: bool, key: Key
-) -> dict[str, Any]:
-  """Returns the curves, statistics and problems of a report; `key` draws the resamples."""
-  by_problem, found = curves(evaluation, is_binary), {}
-  for name, values in by_problem.items():
-    mean, low, high = bootstrap_interval(values, key, level=LEVEL)
-    found[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(values)}
-    found[name] |= {'low': low, 'high': high}
-    if evaluation.exact is not None and values is evaluation.values:
-      found[name]['exact'] = evaluation.exact
+  A problem with too few judged samples for one k is left out of the curve.
+  """
+  curves = {}
+  for name, values in evaluation.curves.items():
+    known = values[~np.isnan(values).any(axis=-1)]
+    mean, low, high = bootstrap_interval(known, key, level=LEVEL)
+    curves[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(known)}
+    curves[name] |= {'low': low, 'high': high, 'num_problems': len(known)}
+    if name in evaluation.exact:
+      curves[name]['exact'] = evaluation.exact[name]
   statistics = {}
   for name, values in evaluation.statistics.items():
     known = values[~np.isnan(values)]
@@ -146,20 +136,22 @@ def summarize(
         'standard_error': error,
         'num_problems': known.size,
       }
-  problems = {'id': evaluation.ids, **by_problem, **evaluation.statistics}
-  return _plain({'curves': found, 'statistics': statistics, 'problems': problems})
+  problems = {'id': evaluation.ids, **evaluation.curves, **evaluation.statistics}
+  return _plain({'curves': curves, 'statistics': statistics, 'problems': problems})
 
 
 def compare(
-  evaluation: Evaluation, other: Evaluation, ks: Sequence[int], is_binary: bool, key: Key
+  evaluation: Evaluation, other: Evaluation, ks: Sequence[int], key: Key
 ) -> dict[str, Any]:
   """Returns the differences of a report; `key` draws the resamples."""
-  others, found = curves(other, is_binary), {}
-  for name, values in curves(evaluation, is_binary).items():
-    if name in others:
-      mean, low, high = paired_bootstrap(values, others[name], key, level=LEVEL)
-      found[name] = _plain({'k': ks, 'mean': mean, 'low': low, 'high': high})
-  return found
+  differences = {}
+  for name, values in evaluation.curves.items():
+    if name in other.curves:
+      others = other.curves[name]
+      known = ~np.isnan(values + others).any(axis=-1)
+      mean, low, high = paired_bootstrap(values[known], others[known], key, level=LEVEL)
+      differences[name] = _plain({'k': ks, 'mean': mean, 'low': low, 'high': high})
+  return differences
 
 
 def _plain(tree: Any) -> Any:

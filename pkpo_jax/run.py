@@ -1,23 +1,27 @@
 """Makes the parts of a run from its config: all that training and evaluation share."""
 
 import functools
+import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import restore_params
+from pkpo_jax.curves import metric_name
 from pkpo_jax.errors import expect
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies import POLICIES, Policy
+from pkpo_jax.rollouts import Demonstrations, PolicySamples, RolloutSource
 from pkpo_jax.schedules import SCHEDULES, Schedule
-from pkpo_jax.settings import Config, LossSettings, Settings, build, call
-from pkpo_jax.tasks import TASKS, FiniteTask, Task
+from pkpo_jax.settings import Config, Settings, build, call, lookup
+from pkpo_jax.tasks import TASKS, Task
+from pkpo_jax.tokenizers import TOKENIZERS
 from pkpo_jax.train_step import (
   AdvantageFn,
   init_state,
@@ -25,13 +29,15 @@ from pkpo_jax.train_step import (
   make_forward,
   make_train_step,
 )
+from pkpo_jax.types import TrainState
+from pkpo_jax.typing import Key
 
 
 class Run(NamedTuple):
   """The parts that a config names, all checked."""
 
   settings: Settings
-  task: Task | FiniteTask
+  task: Task
   policy: Policy
   eval_policy: Policy
   optimizer: optax.GradientTransformation
@@ -47,21 +53,7 @@ def make_run(config: Config) -> Run:
     TypeError: if a field has the wrong type.
   """
   settings = Settings.from_config(config)
-  task = build('task', settings.task, TASKS)
-  policy = build('policy', settings.policy, POLICIES, task=task)
-  expect(
-    policy.samples_exactly,
-    'policy',
-    'one that samples from the very distribution whose log-probabilities are trained, else the '
-    'gradient is biased (no top_k, top_p or greedy decoding; eval.policy may have them)',
-    settings.policy,
-  )
-  changes = {name: value for name, value in settings.eval.policy.items() if value is not None}
-  fields = sorted(policy.eval_fields)
-  expect(changes.keys() <= policy.eval_fields, 'eval.policy', f'some of {fields}', changes)
-  eval_policy = policy
-  if changes:
-    eval_policy = build('eval.policy', {**settings.policy, **changes}, POLICIES, task=task)
+  task, policy, eval_policy = _make_task_and_policies(settings)
   loss = settings.loss
   optimizer = call(
     'optimizer',
@@ -75,67 +67,160 @@ def make_run(config: Config) -> Run:
   )
   ks = np.asarray(jax.vmap(k_schedule)(jnp.arange(settings.num_train_steps)))
   ks = np.append(ks, settings.advantage.k)
-  if settings.rollout.source == 'demonstrations':
-    expect(
-      hasattr(task, 'demonstrations'),
-      'rollout.source',
-      "'policy', as the task has no demonstrations",
-      settings.rollout.source,
-    )
-    expect(
-      loss.name == 'reinforce',
-      'loss.name',
-      "'reinforce' with rollout.source 'demonstrations', which no policy sampled",
-      loss.name,
-    )
-    if isinstance(task, FiniteTask):  # One that is too long would stop the run when its turn comes.
-      prompts = task.prompts_of(np.arange(task.num_problems))
-      task.demonstrations(prompts, 1, policy.max_new_tokens, jax.random.key(settings.seed))
   forward = make_forward(policy, loss)
   advantage_fn = make_advantage_fn(settings.advantage, forward, ks, settings.rollout.num_samples)
-  return Run(settings, task, policy, eval_policy, optimizer, k_schedule, advantage_fn)
+  run = Run(settings, task, policy, eval_policy, optimizer, k_schedule, advantage_fn)
+  _check(run)
+  return run
 
 
-def compile_step(
-  policy: Policy,
-  optimizer: optax.GradientTransformation,
-  settings: LossSettings,
-  mesh: Mesh,
-  warm_start: str | None = None,
-) -> tuple[Callable, Callable]:
-  """Returns how a run begins and goes on, with its state split over the mesh from the start.
+def _make_task_and_policies(settings: Settings) -> tuple[Task, Policy, Policy]:
+  """Returns the task, the policy, and the policy as config.eval.policy changes it."""
+  fields = dict(settings.policy)
+  tokenizer = fields.pop('tokenizer', None)
+  task_class = lookup('task.name', settings.task.get('name'), TASKS)
+  policy_class = lookup('policy.name', fields.get('name'), POLICIES)
+  suited = sorted(
+    name for name, each in POLICIES.items() if each.completions == task_class.completions
+  )
+  is_suited = policy_class.completions == task_class.completions
+  expect(is_suited, 'policy.name', f'one of {suited} for this task', fields.get('name'))
+  parts = {}
+  if task_class.completions == 'text':
+    parts['tokenizer'] = build('policy.tokenizer', tokenizer or {}, TOKENIZERS)
+  else:
+    expect(tokenizer is None, 'policy.tokenizer', 'none, as completions are no text', tokenizer)
+  task = build('task', settings.task, TASKS, **parts)
+  policy = build('policy', fields, POLICIES, task=task)
+  expect(
+    policy.samples_exactly,
+    'policy',
+    'one that samples from the very distribution whose log-probabilities are trained, else the '
+    'gradient is biased (no top_k, top_p or greedy decoding; eval.policy may have them)',
+    fields,
+  )
+  changes = {name: value for name, value in settings.eval.policy.items() if value is not None}
+  can_change = sorted(policy.eval_fields)
+  expect(changes.keys() <= policy.eval_fields, 'eval.policy', f'some of {can_change}', changes)
+  if not changes:
+    return task, policy, policy
+  return task, policy, build('eval.policy', {**fields, **changes}, POLICIES, task=task)
+
+
+def _check(run: Run) -> None:
+  """Raises FieldError for parts that do not fit together, which would fail after work has begun."""
+  settings, task = run.settings, run.task
+  if task.num_held_out is not None:
+    expect(
+      settings.eval.num_prompts <= task.num_held_out,
+      'eval.num_prompts',
+      f'at most task.num_held_out = {task.num_held_out}',
+      settings.eval.num_prompts,
+    )
+  if settings.rollout.source == 'demonstrations':
+    expect(
+      settings.loss.name == 'reinforce',
+      'loss.name',
+      "'reinforce' with rollout.source 'demonstrations', which no policy sampled",
+      settings.loss.name,
+    )
+    task.check_demonstrations(run.policy.max_new_tokens, jax.random.key(settings.seed))
+  if settings.warm_start is not None:
+    is_run = (pathlib.Path(settings.warm_start) / 'checkpoints').is_dir()
+    expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)
+  best_metric = settings.checkpoint.best_metric
+  names = [
+    f'eval/{metric_name(name, k)}' for name in sorted(task.objectives) for k in settings.eval.ks
+  ]
+  is_known = best_metric is None or best_metric in names
+  expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)
+
+
+def check_mesh(settings: Settings, mesh: Mesh) -> None:
+  """Raises FieldError if prompts do not divide evenly among devices, mini- and microbatches."""
+  shards, loss = sharding.num_prompt_shards(mesh), settings.loss
+  for field, multiple, fields in (
+    (
+      'rollout.num_prompts',
+      shards * settings.rollout.num_pieces,
+      'mesh.data * mesh.fsdp * rollout.num_pieces',
+    ),
+    (
+      'rollout.num_prompts',
+      shards * loss.num_minibatches * loss.num_microbatches,
+      'mesh.data * mesh.fsdp * loss.num_minibatches * loss.num_microbatches',
+    ),
+    ('eval.num_prompts', shards, 'mesh.data * mesh.fsdp'),
+  ):
+    group = getattr(settings, field.split('.')[0])
+    is_multiple = group.num_prompts % multiple == 0
+    expect(is_multiple, field, f'a multiple of {fields} = {multiple}', group.num_prompts)
+
+
+def make_source(run: Run, over_prompts: NamedSharding, init_params: Any) -> RolloutSource:
+  """Returns the source of rollouts that config.rollout names.
 
   Args:
-    policy: the policy.
-    optimizer: makes the updates.
-    settings: config.loss.
-    mesh: the devices.
-    warm_start: workdir of a run whose newest parameters to begin with.
-
-  Returns:
-    fn(key) -> (state, frozen), with released or warm-started weights if there are some, and the
-    jitted fn(state, frozen, rollout, advantages, key) -> (state, metrics), which gives the state
-    away.
+    run: the parts of the run.
+    over_prompts: how prompts are split over devices.
+    init_params: of the reference policy of the KL penalty; copied if there is one, as the first
+      update donates them.
   """
-  over_prompts, rules = sharding.over_prompts(mesh), policy.partition_rules
-  key = jax.random.key(0)  # For shapes only.
-  init = functools.partial(init_state, policy, optimizer)
-  shardings = sharding.tree_shardings(jax.eval_shape(init, key), mesh, rules)
-  sharded_init = jax.jit(init, out_shardings=shardings, donate_argnums=1)
+  settings, reference = run.settings, None
+  if settings.loss.kl_coef:
+    ref_params = jax.tree.map(jnp.copy, init_params)
+    forward = jax.jit(make_forward(run.policy, settings.loss), out_shardings=over_prompts)
+    reference = lambda rollout: forward(ref_params, rollout)[0]
+  common = run.task, settings.rollout.num_samples, over_prompts, reference
+  if settings.rollout.source == 'demonstrations':
+    return Demonstrations(*common, max_new_tokens=run.policy.max_new_tokens)
+  return PolicySamples(
+    *common,
+    policy=run.policy,
+    advantage_fn=run.advantage_fn,
+    num_pieces=settings.rollout.num_pieces,
+  )
+
+
+def make_init(run: Run, mesh: Mesh) -> Callable[[Key], tuple[TrainState, dict[str, Any]]]:
+  """Returns fn(key) -> (state, frozen): how a run begins, split over the mesh from the start.
+
+  Parameters are random but for released weights and those of config.warm_start.
+  """
+  policy, warm_start = run.policy, run.settings.warm_start
+  init = functools.partial(init_state, policy, run.optimizer)
+  sharded_init = jax.jit(init, out_shardings=_state_shardings(run, mesh), donate_argnums=1)
 
   def init_or_load(key):
     shapes = jax.eval_shape(policy.init, key)
-    like = sharding.with_shardings(shapes, sharding.tree_shardings(shapes, mesh, rules))
-    loaded = policy.pretrained(like) if hasattr(policy, 'pretrained') else {}
+    like = sharding.with_shardings(
+      shapes, sharding.tree_shardings(shapes, mesh, policy.partition_rules)
+    )
+    loaded = policy.pretrained(like)
     if warm_start is not None:
       trained = {name: like[name] for name in like.keys() - policy.frozen}
       loaded |= restore_params(warm_start, trained)[1]
     return sharded_init(key, loaded)
 
-  train_step = jax.jit(
-    make_train_step(policy, optimizer, settings, over_prompts),
+  return init_or_load
+
+
+def jit_train_step(run: Run, mesh: Mesh) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Returns the jitted fn(state, frozen, rollout, advantages, key) -> (state, metrics).
+
+  It donates the state.
+  """
+  over_prompts, shardings = sharding.over_prompts(mesh), _state_shardings(run, mesh)
+  return jax.jit(
+    make_train_step(run.policy, run.optimizer, run.settings.loss, over_prompts),
     in_shardings=(*shardings, over_prompts, over_prompts, None),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
   )
-  return init_or_load, train_step
+
+
+def _state_shardings(run: Run, mesh: Mesh) -> Any:
+  """Returns the shardings of a state and of the parameters that are frozen."""
+  init = functools.partial(init_state, run.policy, run.optimizer)
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return sharding.tree_shardings(shapes, mesh, run.policy.partition_rules)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from pkpo_jax.typing import Key
 
-PAD_ID = 0
+PAD_ID = 0  # What stands where a mask says that there is no token.
 
 
 def bucket(length: int, smallest: int = 16) -> int:
@@ -39,6 +39,7 @@ def sample(
   model: Any,
   params: Mapping[str, Any],
   prompt_tokens: Int[jax.Array, 'P T'],
+  prompt_mask: Bool[jax.Array, 'P T'],
   keys: Key,
   *,
   max_new_tokens: int,
@@ -55,7 +56,8 @@ def sample(
   Args:
     model: a Gemma2.
     params: its parameters.
-    prompt_tokens: `[P, T]`, padded on the left with 0.
+    prompt_tokens: `[P, T]`, padded on the left.
+    prompt_mask: `[P, T]` True where a prompt has a token.
     keys: `[P, N]` typed keys, one a completion.
     max_new_tokens: L.
     stop_ids: tokens that end a completion; they belong to it.
@@ -64,7 +66,7 @@ def sample(
     top_p: draw among the most likely tokens that together have this probability; None is all.
 
   Returns:
-    Tokens `[P, N, L]` int32, 0 after the end; True where a completion has a token; the tokens'
+    Tokens `[P, N, L]` int32, PAD_ID after the end; True where a completion has a token; the tokens'
     log-probabilities under exactly the distribution that they were drawn from, nats, 0 after the
     end.
   """
@@ -72,7 +74,7 @@ def sample(
   uniforms = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (max_new_tokens,))))(keys)
   stop = jnp.asarray(stop_ids, jnp.int32)
   # [P], position of the first new token.
-  start = jnp.sum(prompt_tokens != PAD_ID, axis=-1, dtype=jnp.int32)[:, None]
+  start = jnp.sum(prompt_mask, axis=-1, dtype=jnp.int32)[:, None]
 
   def draw(hidden, index):
     logits = model.logits(params, hidden)
@@ -84,7 +86,7 @@ def sample(
     put = lambda array, value: lax.dynamic_update_index_in_dim(array, value, index, 2)
     return jax.tree.map(put, arrays, values)
 
-  positions = model.prompt_positions(prompt_tokens)
+  positions = model.prompt_positions(prompt_mask)
   hidden, key_values = model(params, prompt_tokens[:, None], positions[:, None])
   memory = model.prompt_memory(key_values)
   last = jnp.broadcast_to(hidden[:, :, -1], (num_prompts, num_samples, hidden.shape[-1]))

@@ -24,11 +24,13 @@ class Tokenizer(Protocol):
     vocab_size: ids are below it; a model may have more, which it is not to sample.
     bos_id: begins every prompt; `encode` does not add it.
     stop_ids: a completion ends with one of these.
+    silent_ids: other ids that `decode` leaves out, such as padding: no text shows them.
   """
 
   vocab_size: int
   bos_id: int
   stop_ids: tuple[int, ...]
+  silent_ids: tuple[int, ...]
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without bos_id and without a stop id at its end."""
@@ -50,6 +52,7 @@ class CharacterTokenizer:
   vocab_size = 128
   bos_id = _BOS
   stop_ids = (_EOS,)
+  silent_ids = (PAD_ID, _BOS)
 
   def __init__(self):
     characters = '\n' + ''.join(chr(code) for code in range(32, 127))
@@ -79,6 +82,7 @@ class SentencePieceTokenizer:
   """The vocabulary of the released Gemma-2 models, from the file that comes with them."""
 
   bos_id = _BOS
+  silent_ids = (PAD_ID, _BOS)
 
   def __init__(self, path: str):
     """Reads the file.
@@ -95,7 +99,7 @@ class SentencePieceTokenizer:
       raise FileNotFoundError(
         f'path: {path}: no such file. It is the SentencePiece model released with the weights of '
         'Gemma-2, tokenizer.model on Hugging Face and tokenizer_gemma2.model in the gemma release. '
-        'Put it there, or name where it is: --config.task.tokenizer.path=FILE.'
+        'Put it there, or name where it is: --config.policy.tokenizer.path=FILE.'
       )
     import sentencepiece  # the other tokenizer does without it
 
@@ -110,7 +114,7 @@ class SentencePieceTokenizer:
     self.vocab_size = model.vocab_size()
     end_of_turn = model.piece_to_id(_END_OF_TURN)
     self.stop_ids = (_EOS,) if end_of_turn == _UNKNOWN else (_EOS, end_of_turn)
-    self._dropped = {PAD_ID, _BOS, *self.stop_ids}
+    self._dropped = {*self.silent_ids, *self.stop_ids}
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text; '<start_of_turn>' and '<end_of_turn>' in it are one id each."""

@@ -1,7 +1,7 @@
 """One step of training: rewards to advantages, advantages to an update. Pure functions."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,18 +10,17 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import NamedSharding
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from pkpo_jax import losses
 from pkpo_jax.advantages import ADVANTAGES
-from pkpo_jax.estimators import max_at_k
 from pkpo_jax.policies import Policy
 from pkpo_jax.settings import AdvantageSettings, LossSettings, lookup
 from pkpo_jax.types import Rollout, TrainState
 from pkpo_jax.typing import Key
 
 Forward = Callable[[Any, Rollout], tuple[jax.Array, jax.Array]]
-AdvantageFn = Callable[[Any, Rollout, jax.Array, jax.Array, Key], jax.Array]
+AdvantageFn = Callable[[Any, Rollout, jax.Array, jax.Array | None, jax.Array, Key], jax.Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], Rollout, Float[jax.Array, 'P N'], Key],
   tuple[TrainState, dict[str, jax.Array]],
@@ -31,7 +30,10 @@ TrainStep = Callable[
 def make_advantage_fn(
   settings: AdvantageSettings, forward: Forward, ks: np.ndarray, num_samples: int
 ) -> AdvantageFn:
-  """Returns fn(params, rollout, rewards, k, key) -> advantages `[P, N]`.
+  """Returns fn(params, rollout, rewards, where, k, key) -> advantages `[P, N]`.
+
+  `where` is None or `[P, N]` bool: a sample that was not judged is no member of its group and has
+  advantage 0. A prompt with m judged samples of N so counts with m / N of the weight of others.
 
   An advantage asks for what it needs by the names of its arguments: its options among the fields
   of config.advantage, and `key`, `entropy` or `ratios`, which are worked out for it.
@@ -67,8 +69,8 @@ def make_advantage_fn(
       wanted['ratios'] = jnp.exp(jnp.sum(log_ratios, axis=-1))
     return wanted
 
-  def advantage_fn(params, rollout, rewards, k, key):
-    return function(rewards, k=k, **options, **inputs(params, rollout, key))
+  def advantage_fn(params, rollout, rewards, where, k, key):
+    return function(rewards, k=k, where=where, **options, **inputs(params, rollout, key))
 
   _try_every_k(function, arguments, options, ks, num_samples)
   return advantage_fn
@@ -222,53 +224,6 @@ def init_state(
   frozen = {name: params.pop(name) for name in policy.frozen}
   state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
   return state, frozen
-
-
-def reward_metrics(
-  rewards: Float[jax.Array, 'P N'],
-  successes: Float[jax.Array, 'P N'] | None,
-  k: Int[jax.Array, ''],
-  ks: Sequence[int],
-  is_binary: bool,
-) -> dict[str, jax.Array]:
-  """Returns reward_mean, k, and the estimates of pass@k and max@k for every k in `ks` up to N.
-
-  Args:
-    rewards: what is trained on.
-    successes: 1 where a sample is right, beside shaped rewards; None where there are no others.
-    k: of the step.
-    ks: the values of k.
-    is_binary: rewards are 0 or 1, so that their max@k is pass@k.
-  """
-  metrics = {'reward_mean': jnp.mean(rewards), 'k': k}
-  for eval_k in ks:
-    if eval_k <= rewards.shape[-1]:
-      metrics[objective_name(eval_k, is_binary)] = jnp.mean(max_at_k(rewards, eval_k))
-      if successes is not None:
-        metrics[objective_name(eval_k, True)] = jnp.mean(max_at_k(successes, eval_k))
-  return metrics
-
-
-def objective_name(k: int, is_binary: bool) -> str:
-  """Returns 'pass@k' for 0/1 rewards, else 'max@k'."""
-  return f'{"pass" if is_binary else "max"}@{k}'
-
-
-def check_rewards(rewards: Any, prompt_ids: Any, step: int) -> None:
-  """Raises FloatingPointError, naming the prompt, if a reward is NaN or infinite.
-
-  Args:
-    rewards: `[P, N]`, waited for.
-    prompt_ids: `[P]`.
-    step: the training step, for the message.
-  """
-  is_bad = ~np.isfinite(np.asarray(rewards))
-  if is_bad.any():
-    p, i = np.argwhere(is_bad)[0]
-    raise FloatingPointError(
-      f'rewards: expected finite numbers, got {np.asarray(rewards)[p, i]} for sample {i} of prompt '
-      f'{np.asarray(prompt_ids)[p]} at step {step}.'
-    )
 
 
 def _try_every_k(function, arguments, options, ks, num_samples) -> None:

@@ -16,11 +16,13 @@ class Prompts:
   Attributes:
     ids: `[P]` int32, which problem each prompt is; names the problem in messages and statistics.
     tokens: `[P, T]` int32, what the policy sees; for a bandit one token, the context.
+    mask: `[P, T]` bool, True where a prompt has a token; text is padded on the left.
     hidden: arrays with leading axis P that only the task sees, such as the right answer.
   """
 
   ids: Leaf
   tokens: Leaf
+  mask: Leaf
   hidden: Any
 
 
@@ -30,6 +32,7 @@ class Rollout:
 
   Attributes:
     prompt_tokens: `[P, T]` int32, as in Prompts.
+    prompt_mask: `[P, T]` bool, as in Prompts.
     completions: `[P, N, L]`, int32 tokens or arms, or float32 for a continuous policy.
     completion_mask: `[P, N, L]` bool, True where a completion has a token.
     sampling_log_probs: `[P, N, L]` float32, nats, under the policy that sampled.
@@ -37,6 +40,7 @@ class Rollout:
   """
 
   prompt_tokens: Leaf
+  prompt_mask: Leaf
   completions: Leaf
   completion_mask: Leaf
   sampling_log_probs: Leaf
@@ -50,7 +54,7 @@ class TrainState:
   Attributes:
     step: `[]` int32, training steps (rollouts) so far; each makes one update or more.
     params: the policy's parameters that are trained; those in `policy.frozen` are kept beside.
-    opt_state: the optimiser's state.
+    opt_state: the optimizer's state.
   """
 
   step: Leaf

@@ -350,13 +350,13 @@ def test_the_random_numbers_of_an_evaluation():
   assert found.statistics.keys() == {'entropy', 'completion_tokens'}
   np.testing.assert_allclose(found.statistics['entropy'], np.log(4), rtol=1e-6)
   np.testing.assert_allclose(
-    found.exact, run.task.exact_max_at_k(run.policy, params, run.settings.eval.ks), rtol=1e-6
+    found.exact, run.task.exact_objective(run.policy, params, run.settings.eval.ks), rtol=1e-6
   )
 
 
 def test_a_policy_that_does_not_sample_exactly_has_no_exact_value(toys, monkeypatch):
   exact = lambda self, policy, params, ks: jnp.zeros(len(ks))
-  monkeypatch.setattr(TASKS['maze'], 'exact_max_at_k', exact, raising=False)
+  monkeypatch.setattr(TASKS['maze'], 'exact_objective', exact, raising=False)
   for greedy, is_known in ((None, True), (True, False)):
     run = make_run(mazes_config(**{'eval.policy.greedy': greedy}))
     found = measure.make_evaluate(run)(run.policy.init(None), 0, jax.random.key(0))

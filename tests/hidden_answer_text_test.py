@@ -106,7 +106,7 @@ def test_objective_is_that_of_all_completions(stop_ids):
       tuples = itertools.product([True, False], repeat=k)
       chances = [np.prod([p_right if is_right else 1 - p_right for is_right in t]) for t in tuples]
       expected[i] += 0.5 * _q()[context, hidden] * sum(chances[:-1])  # All but no right one.
-  exact = jax.jit(lambda params: task.exact_max_at_k(_TablePolicy(), params, KS))(table)
+  exact = jax.jit(lambda params: task.exact_objective(_TablePolicy(), params, KS))(table)
   np.testing.assert_allclose(exact, expected, rtol=2e-6)
 
 
@@ -121,7 +121,7 @@ def test_objective_is_the_mean_of_the_best_of_k_samples():
     rows[context] = [[completions[i] for i in group] for group in drawn]
   rollout = _rollout(prompts, [rows[int(c)][p] for p, c in enumerate(prompts.ids)])
   rewards = task.rewards(prompts, rollout, jax.random.key(0))
-  exact = task.exact_max_at_k(_TablePolicy(), table, KS)
+  exact = task.exact_objective(_TablePolicy(), table, KS)
   for k, value in zip(KS, exact, strict=True):
     best = rewards[:, :k].max(axis=1)
     error = best.std(ddof=1) / num_problems**0.5
@@ -132,7 +132,7 @@ def test_objective_is_the_mean_of_the_best_of_k_samples():
 def test_optimum_is_the_bandits_and_a_policy_over_strings_has_it(k):
   task = _task()
   bandit = HiddenAnswer(num_contexts=2, num_arms=3, exponent=1.5)
-  assert task.best_max_at_k(_TablePolicy(), k) == bandit.best_max_at_k(None, k)
+  assert task.best_objective(_TablePolicy(), k) == bandit.best_objective(None, k)
   probs = bandit.best_action_probs(k)
   table = np.full((2, LENGTH, 4, 4), -60.0, np.float32)
   table[:, 2:, :, TOKENS.index(END)] = 0
@@ -147,8 +147,8 @@ def test_optimum_is_the_bandits_and_a_policy_over_strings_has_it(k):
       table[context, 0, :, i] = np.log(sum(of.values()))
       for second, p in of.items():
         table[context, 1, i, TOKENS.index(second)] = np.log(p / sum(of.values()))
-  reached = task.exact_max_at_k(_TablePolicy(), table, (k,))[0]
-  assert reached == pytest.approx(bandit.best_max_at_k(None, k), rel=1e-6)
+  reached = task.exact_objective(_TablePolicy(), table, (k,))[0]
+  assert reached == pytest.approx(bandit.best_objective(None, k), rel=1e-6)
 
 
 def test_prompts_are_the_bandits_in_text():
@@ -218,7 +218,7 @@ def test_no_room_for_a_string_and_its_end():
   task, policy = _task(), _TablePolicy()
   policy.max_new_tokens = 2
   with pytest.raises(ValueError, match=r'policy.max_new_tokens: expected at least the 3 .*got 2'):
-    task.exact_max_at_k(policy, _random_table(0), KS)
+    task.exact_objective(policy, _random_table(0), KS)
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,17 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'flags', 'typing'},
+  {'errors', 'flags', 'keys', 'typing'},
   {'settings', 'types', 'weights', 'groups'},
   {'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'tasks'},
-  {'prepare', 'train_step'},
+  {'curves', 'prepare', 'train_step'},
+  {'rollouts'},
   {'run'},
   {'evaluation'},
+  {'session'},
   {'train'},
   {'evaluate', 'main'},
 ]

@@ -42,7 +42,7 @@ def test_exact_objective_is_the_mean_of_the_maximum_of_k_samples(name):
   num_problems = 100_000
   prompts = task.prompts(0, num_problems, keys[0])
   rewards = task.rewards(prompts, policy.sample(params, prompts, max(KS), keys[1]), keys[2])
-  exact = task.exact_max_at_k(policy, params, KS)
+  exact = task.exact_objective(policy, params, KS)
   for k, value in zip(KS, exact, strict=True):
     best = np.asarray(rewards)[:, :k].max(axis=1)
     error = best.std(ddof=1) / np.sqrt(num_problems)
@@ -87,7 +87,7 @@ def test_hidden_answer_optimum_meets_its_conditions(k):
   if k == 1:
     np.testing.assert_array_equal(probs.max(axis=1), 1)
     np.testing.assert_array_equal(probs.argmax(axis=1), q.argmax(axis=1))
-    assert task.best_max_at_k(None, 1) == pytest.approx(q.max(axis=1).mean())
+    assert task.best_objective(None, 1) == pytest.approx(q.max(axis=1).mean())
     return
   slopes = q * k * (1 - probs) ** (k - 1)
   for c in range(2):
@@ -102,8 +102,8 @@ def test_hidden_answer_optimum_beats_every_policy_on_a_grid():
   grid = [(a, b, 20 - a - b) for a, b in itertools.product(range(21), repeat=2) if a + b <= 20]
   for k in (1, 2, 5):
     best_on_grid = max(np.sum(q * (1 - (1 - np.array(p) / 20) ** k)) for p in grid)
-    assert best_on_grid <= task.best_max_at_k(None, k) + 1e-12
-    assert task.best_max_at_k(None, k) - best_on_grid < 0.01
+    assert best_on_grid <= task.best_objective(None, k) + 1e-12
+    assert task.best_objective(None, k) - best_on_grid < 0.01
 
 
 def test_safe_risky_optimum_beats_every_policy_on_a_grid():
@@ -113,25 +113,25 @@ def test_safe_risky_optimum_beats_every_policy_on_a_grid():
   grid = [(a, b, 20 - a - b) for a, b in itertools.product(range(21), repeat=2) if a + b <= 20]
   tables = [np.stack([p, np.roll(p, 1)]) / 20 for p in grid]
   logits = jnp.log(jnp.maximum(jnp.asarray(tables), 1e-30))
-  values = jax.vmap(lambda x: task.exact_max_at_k(policy, {'logits': x}, KS))(logits)
+  values = jax.vmap(lambda x: task.exact_objective(policy, {'logits': x}, KS))(logits)
   for i, k in enumerate(KS):
-    best = task.best_max_at_k(policy, k)
+    best = task.best_objective(policy, k)
     assert values[:, i].max() <= best + 1e-5
     assert best - values[:, i].max() < 0.005
 
 
 def test_safe_arm_is_best_for_the_mean_and_not_for_the_maximum():
   task = _safe_risky()
-  assert task.best_max_at_k(None, 1) == pytest.approx(0.4)  # The arm that always pays 0.4.
-  assert task.best_max_at_k(None, 8) > 0.6
+  assert task.best_objective(None, 1) == pytest.approx(0.4)  # The arm that always pays 0.4.
+  assert task.best_objective(None, 8) > 0.6
 
 
 @pytest.mark.parametrize('k', KS)
 def test_parabola_optimum_beats_every_theta_on_a_grid(k):
   task, policy, _ = _problem('parabola')
   thetas = jnp.linspace(0.5, 1.3, 1601)
-  values = jax.vmap(lambda theta: task.exact_max_at_k(policy, {'theta': theta}, (k,))[0])(thetas)
-  best = task.best_max_at_k(policy, k)
+  values = jax.vmap(lambda theta: task.exact_objective(policy, {'theta': theta}, (k,))[0])(thetas)
+  best = task.best_objective(policy, k)
   assert values.max() == pytest.approx(best, abs=2e-6)
 
 
@@ -142,7 +142,7 @@ def test_parabola_objective_against_adaptive_quadrature():
     cdf = stats.norm(theta, 0.1).cdf
     for k in (1, 16):
       integrand = 2 * u * (1 - (1 - (cdf(1.0) - cdf(u))) ** k)
-      exact = task.exact_max_at_k(policy, {'theta': jnp.float32(theta)}, (k,))[0]
+      exact = task.exact_objective(policy, {'theta': jnp.float32(theta)}, (k,))[0]
       assert exact == pytest.approx(np.trapezoid(integrand, u), abs=2e-6)
 
 

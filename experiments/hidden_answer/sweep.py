@@ -44,7 +44,7 @@ def main() -> None:
   run_jobs([warm_job(seed) for seed in seeds], workers, 'warm starts')
   run_jobs([job(k, seed) for seed in seeds for k in ks], workers, 'hidden_answer')
   values = np.asarray([[_exact(job(k, seed), ks) for seed in seeds] for k in ks])
-  best = [run.task.best_max_at_k(run.policy, k) for k in ks]
+  best = [run.task.best_objective(run.policy, k) for k in ks]
   config = flatten(config.to_dict())
   del config['advantage.k'], config['seed']
   config['warm_start'] = flatten(warm_job(0).load().to_dict())

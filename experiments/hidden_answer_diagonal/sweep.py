@@ -25,7 +25,7 @@ def main() -> None:
   config = bandit.get_config('hidden_answer')
   ks = config.eval.ks
   run = make_run(config)
-  best = [run.task.best_max_at_k(run.policy, k) for k in ks]
+  best = [run.task.best_objective(run.policy, k) for k in ks]
   values = []
   for k_opt in ks:
     config.advantage.k = k_opt

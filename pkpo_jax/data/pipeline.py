@@ -1,59 +1,48 @@
-"""Which prompts a step and an evaluation get."""
+"""The order in which a finite set of problems is gone through."""
 
-from collections.abc import Callable
+import functools
 
 import grain
 import jax
 import numpy as np
 
-from pkpo_jax.errors import expect
-from pkpo_jax.tasks import FiniteTask, Task
-from pkpo_jax.types import Prompts
 from pkpo_jax.typing import Key
 
-# fn(step, key) -> the prompts of a training step; `key` is the step's own.
-DrawPrompts = Callable[[int, Key], Prompts]
 
-
-def make_draw_prompts(
-  task: Task | FiniteTask,
+def problem_ids(
+  num_problems: int,
+  step: int,
   num_prompts: int,
   key: Key,
   process_index: int = 0,
   num_processes: int = 1,
-) -> DrawPrompts:
-  """Returns fn(step, key) -> the prompts of a training step, the same for the same arguments.
+) -> np.ndarray:
+  """Returns the ids `[P]` of a training step's problems; the same for the same arguments.
 
-  A finite task goes through all its problems, each epoch in another order, before one comes
-  again: step s begins at position s * num_prompts of that endless list, which is all there is to
-  save of it.
+  All problems come, each epoch in another order, before one comes again: step s begins at position
+  s * num_prompts of that endless list, which is all there is to save of it.
 
   Args:
-    task: the task.
+    num_problems: ids are 0 to num_problems - 1.
+    step: the step, from 0 on.
     num_prompts: prompts of a step, over all processes.
-    key: of the order of a finite task's problems, the same for the whole run.
-    process_index: which of the processes this is; a finite task's prompts of a step are split
-      into as many parts, one after another.
+    key: of the order, the same for the whole run.
+    process_index: which of the processes this is; the prompts of a step are split into as many
+      parts, one after another.
     num_processes: how many there are; num_prompts is a multiple of it.
   """
-  if not isinstance(task, FiniteTask):
-    return lambda step, step_key: task.prompts(step, num_prompts, step_key)
-  order = problem_order(task.num_problems, key)
-  size = num_prompts // num_processes
-
-  def draw(step, step_key):
-    del step_key
-    first = step * num_prompts + process_index * size
-    return task.prompts_of(np.asarray([order[first + i] for i in range(size)]))
-
-  return draw
-
-
-def problem_order(num_problems: int, key: Key) -> grain.MapDataset[int]:
-  """Returns the endless list of problems' ids: one random order of all of them after another."""
   # The shuffle takes 32 bits.
   (seed,) = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist()).generate_state(1)
-  return grain.MapDataset.range(num_problems).seed(int(seed)).shuffle().repeat()
+  order = _problem_order(num_problems, int(seed))
+  size = num_prompts // num_processes
+  first = step * num_prompts + process_index * size
+  return np.asarray([order[first + i] for i in range(size)])
+
+
+@functools.lru_cache(maxsize=4)
+def _problem_order(num_problems: int, seed: int) -> grain.MapDataset[int]:
+  """Returns the endless list of problems' ids: one random order of all of them after another."""
+  return grain.MapDataset.range(num_problems).seed(seed).shuffle().repeat()
 
 
 def epoch_begun(step: int, num_prompts: int, num_problems: int) -> int | None:
@@ -64,25 +53,3 @@ def epoch_begun(step: int, num_prompts: int, num_problems: int) -> int | None:
   """
   epoch = ((step + 1) * num_prompts - 1) // num_problems
   return epoch if epoch * num_problems >= step * num_prompts else None
-
-
-def held_out_prompts(task: Task | FiniteTask, step: int, num_prompts: int, key: Key) -> Prompts:
-  """Returns the prompts to evaluate on: the first of those held out; drawn, if there are none.
-
-  Raises:
-    ValueError: if fewer are held out.
-  """
-  if not isinstance(task, FiniteTask):
-    return task.prompts(step, num_prompts, key)
-  check_held_out(task, num_prompts)
-  return task.prompts_of(task.num_problems + np.arange(num_prompts))
-
-
-def check_held_out(task: FiniteTask, num_prompts: int) -> None:
-  """Raises ValueError if fewer than `num_prompts` problems are held out."""
-  expect(
-    num_prompts <= task.num_held_out,
-    'eval.num_prompts',
-    f'at most task.num_held_out = {task.num_held_out}',
-    num_prompts,
-  )

@@ -1,7 +1,7 @@
 """Measures a policy on held-out problems."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,46 +12,45 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float, Int
 
 from pkpo_jax import sharding
-from pkpo_jax.data.pipeline import held_out_prompts
-from pkpo_jax.estimators import pass_at_k_curve, standard_error
+from pkpo_jax.curves import curve, metric_name, outcomes_of
+from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
+from pkpo_jax.keys import eval_keys, piece_key
 from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run
-from pkpo_jax.settings import EvalSettings
-from pkpo_jax.tasks import Rewarder
-from pkpo_jax.tasks.grades import KINDS, Verdict, rewards_of, successes_of
-from pkpo_jax.train_step import check_rewards, join_prompts, objective_name, split_prompts
+from pkpo_jax.tasks import Task
+from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, check_finite
+from pkpo_jax.train_step import join_prompts, split_prompts
 from pkpo_jax.types import Prompts, Rollout
-from pkpo_jax.typing import Key
+
+# Called after each piece of an evaluation, with its samples and their grades.
+AfterPiece = Callable[[Prompts, Rollout, Grades], None]
 
 
 class Evaluation(NamedTuple):
-  """What one evaluation found; all but `exact` for each problem.
+  """What one evaluation measured; all but `exact` for each problem.
 
   Attributes:
     ids: `[P]` the problems.
-    values: `[P, K]` estimate of pass@k (max@k) for each k in config.eval.ks.
-    shaped: `[P, K]` of max@k of shaped rewards, where values are pass@k; None where there are none.
-    majority: `[P, K]` maj@k for the same k; None where answers cannot be compared, or N > 1024.
+    curves: for each of the task's objectives, and 'maj@k' where answers can be compared, estimates
+      `[P, K]` for each k in config.eval.ks; NaN where a problem has fewer than k judged samples.
     statistics: means over the problem's samples, `[P]` each, NaN where there is nothing to take
-      the mean of; see `answers.sample_statistics`.
-    exact: `[K]` pass@k (max@k) over all problems there are, exactly; None where the task cannot
-      tell.
+      the mean of; see `statistics.sample_statistics`.
+    exact: for the first objective, `[K]` over all problems there are, exactly; empty where the task
+      cannot tell.
   """
 
   ids: Int[np.ndarray, 'P']
-  values: Float[np.ndarray, 'P K']
-  shaped: Float[np.ndarray, 'P K'] | None
-  majority: Float[np.ndarray, 'P K'] | None
+  curves: dict[str, Float[np.ndarray, 'P K']]
   statistics: dict[str, Float[np.ndarray, 'P']]
-  exact: Float[jax.Array, 'K'] | None
+  exact: dict[str, Float[jax.Array, 'K']]
 
 
 def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:
   """Returns fn(params, step, key, num_pieces=1, after_piece=None) -> Evaluation, by config.eval.
 
-  The prompts are sampled in num_pieces equal pieces, to save memory; after_piece() is called after
-  each. Other pieces have other random numbers.
+  The prompts are sampled in num_pieces equal pieces, to save memory; after_piece(prompts, rollout,
+  grades) is called after each. Other pieces have other random numbers.
 
   Args:
     run: the parts of the run.
@@ -60,72 +59,50 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   task, settings = run.task, run.settings.eval
   sample = jax.jit(run.eval_policy.sample, static_argnums=2, out_shardings=over_prompts)
   mean_entropy = jax.jit(make_mean_entropy(run, over_prompts), out_shardings=over_prompts)
-  curve = jax.jit(lambda rewards: pass_at_k_curve(rewards, settings.ks))
+  estimate = jax.jit(lambda outcomes, where: curve(outcomes, settings.ks, where))
   # What is known exactly is of the policy's own distribution.
   samples_exactly = run.eval_policy.samples_exactly
-  exact_fn = make_exact(run.eval_policy, task, settings) if samples_exactly else None
+  exact_fn = make_exact(run.eval_policy, task, settings.ks) if samples_exactly else lambda _: {}
 
-  def measure(params, step, prompts, sample_key, reward_key):
+  def measure(params, step, prompts, sample_key, grade_key):
     prompts = jax.device_put(prompts, over_prompts)
-    rollout = sample(params, prompts, settings.num_samples, sample_key)
-    rewards, successes, verdicts = grade(task, prompts, rollout, reward_key)
-    check_rewards(rewards, prompts.ids, step)
-    entropy = np.asarray(mean_entropy(params, rollout))
-    values, shaped = np.asarray(curve(rewards)), None
-    if successes is not None:
-      values, shaped = np.asarray(curve(successes)), values
-    outcomes = np.asarray(rewards if successes is None else successes)
-    statistics = sample_statistics(task, jax.device_get(rollout), outcomes, verdicts)
-    return Evaluation(
-      ids=np.asarray(prompts.ids),
-      values=values,
-      shaped=shaped,
-      majority=majority_votes(verdicts, settings.ks),
-      statistics={'entropy': entropy, **statistics},
-      exact=None,
-    )
+    rollout = task.trim(sample(params, prompts, settings.num_samples, sample_key))
+    grades = task.grade(prompts, rollout, grade_key)
+    check_finite(grades, prompts.ids, step)
+    curves = {
+      name: np.asarray(estimate(outcomes, grades.where))
+      for name, outcomes in outcomes_of(grades, task.objectives).items()
+    }
+    majority = majority_votes(grades.verdicts, settings.ks)
+    if majority is not None:
+      curves['maj@k'] = majority
+    statistics = sample_statistics(jax.device_get(rollout), grades, task.is_truncated(rollout))
+    statistics = {'entropy': np.asarray(mean_entropy(params, rollout)), **statistics}
+    return Evaluation(np.asarray(prompts.ids), curves, statistics, {}), (prompts, rollout, grades)
 
   def evaluate(params, step, key, num_pieces=1, after_piece=None):
-    prompt_key, sample_key, reward_key = jax.random.split(key, 3)
-    prompts = held_out_prompts(task, step, settings.num_prompts, prompt_key)
-    size, found = settings.num_prompts // num_pieces, []
+    keys = eval_keys(key)
+    prompts = task.held_out(settings.num_prompts, keys.prompts)
+    size, pieces = settings.num_prompts // num_pieces, []
     for i in range(num_pieces):
       piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
-      keys = sample_key, reward_key
-      if num_pieces > 1:
-        keys = (jax.random.fold_in(one, i) for one in keys)
-      found.append(measure(params, step, piece, *keys))
+      piece_keys = (piece_key(each, i, num_pieces) for each in (keys.sample, keys.grade))
+      measured, samples = measure(params, step, piece, *piece_keys)
+      pieces.append(measured)
       if after_piece is not None:
-        after_piece()
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    if whole.majority is not None and np.isnan(whole.majority).any():
-      whole = whole._replace(majority=None)
-    return whole._replace(exact=exact_fn(params) if exact_fn else None)
+        after_piece(*samples)
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+    # Answers of one problem that cannot be compared leave no curve over all.
+    curves = {name: x for name, x in whole.curves.items() if name != 'maj@k' or _is_known(x, whole)}
+    return whole._replace(curves=curves, exact=exact_fn(params))
 
   return evaluate
 
 
-class Grades(NamedTuple):
-  """What a task says of samples.
-
-  Attributes:
-    rewards: `[P, N]` what is trained on.
-    successes: `[P, N]` 1 where a sample is right, beside shaped rewards; None where the rewards
-      say it, or nothing does.
-    verdicts: `[P][N]` from a task with a verifier, else None.
-  """
-
-  rewards: Any
-  successes: Any
-  verdicts: list[list[Verdict]] | None
-
-
-def grade(task: Rewarder, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
-  """Returns the task's grades of the samples of each prompt; waits for the rollout."""
-  if not hasattr(task, 'verdicts'):
-    return Grades(task.rewards(prompts, rollout, key), None, None)
-  verdicts = task.verdicts(prompts, rollout)
-  return Grades(rewards_of(verdicts), None if task.is_binary else successes_of(verdicts), verdicts)
+def _is_known(majority: Float[np.ndarray, 'P K'], evaluation: Evaluation) -> bool:
+  """Returns whether maj@k is known wherever the other curves are."""
+  known = ~np.isnan(next(iter(evaluation.curves.values())))
+  return not np.isnan(majority[known]).any()
 
 
 def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:
@@ -176,42 +153,47 @@ def count_pieces(num_prompts: int, num_samples: int, max_completions: int, num_s
   return next((m for m in range(1, most) if most % m == 0 and is_small(m)), most)
 
 
-def make_exact(policy: Policy, task: Rewarder, settings: EvalSettings) -> Callable | None:
-  """Returns fn(params) -> exact objective `[K]` for config.eval.ks, or None."""
-  if not hasattr(task, 'exact_max_at_k'):
-    return None
-  return jax.jit(lambda params: task.exact_max_at_k(policy, params, settings.ks))
+def make_exact(
+  policy: Policy, task: Task, ks: Sequence[int]
+) -> Callable[[Any], dict[str, Float[jax.Array, 'K']]]:
+  """Returns fn(params) -> the exact values `[K]` of the task's first objective, by its name.
 
-
-def exact_metrics(
-  exact: Float[jax.Array, 'K'] | None, settings: EvalSettings, is_binary: bool
-) -> dict[str, jax.Array]:
-  """Returns pass@k_exact (max@k_exact) for config.eval.ks; nothing where `exact` is None."""
-  if exact is None:
-    return {}
-  names = [f'{objective_name(k, is_binary)}_exact' for k in settings.ks]
-  return dict(zip(names, exact, strict=True))
-
-
-def evaluation_metrics(
-  evaluation: Evaluation, settings: EvalSettings, is_binary: bool
-) -> dict[str, Any]:
-  """Returns the means over problems, named eval/...; `is_binary`: its values are pass@k.
-
-  pass@k, pass@k_se (standard error over problems), pass@k_exact, maj@k and the statistics of
-  `answers.sample_statistics`, each where it is known.
+  They are `{}` where the task cannot tell.
   """
-  means, errors = jnp.mean(evaluation.values, axis=0), standard_error(evaluation.values)
-  metrics = exact_metrics(evaluation.exact, settings, is_binary)
-  for k, mean, error in zip(settings.ks, means, errors, strict=True):
-    name = objective_name(k, is_binary)
-    metrics |= {name: mean, f'{name}_se': error}
-  if evaluation.shaped is not None:
-    for k, mean in zip(settings.ks, np.mean(evaluation.shaped, axis=0), strict=True):
-      metrics[objective_name(k, is_binary=False)] = mean
-  if evaluation.majority is not None:
-    shares = np.mean(evaluation.majority, axis=0)
-    metrics |= {f'maj@{k}': share for k, share in zip(settings.ks, shares, strict=True)}
+  name = task.objectives[0]
+
+  @jax.jit
+  def exact(params):
+    values = task.exact_objective(policy, params, ks)
+    return {} if values is None else {name: values}
+
+  return exact
+
+
+def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, jax.Array]:
+  """Returns pass@k_exact (max@k_exact) for each k."""
+  return {
+    f'{metric_name(name, k)}_exact': value
+    for name, values in exact.items()
+    for k, value in zip(ks, values, strict=True)
+  }
+
+
+def evaluation_metrics(evaluation: Evaluation, ks: Sequence[int]) -> dict[str, Any]:
+  """Returns the means over problems, named eval/...
+
+  They are pass@k, max@k and maj@k, the standard error over problems (pass@k_se) of the first
+  objective, pass@k_exact and the statistics of `statistics.sample_statistics`, each where it is
+  known. Problems with fewer than k judged samples are left out of the mean for k.
+  """
+  metrics = exact_metrics(evaluation.exact, ks)
+  for i, (name, values) in enumerate(evaluation.curves.items()):
+    for k, column in zip(ks, values.T, strict=True):
+      known = column[~np.isnan(column)]
+      if known.size:
+        metrics[metric_name(name, k)] = np.mean(known)
+      if known.size > 1 and i == 0:
+        metrics[f'{metric_name(name, k)}_se'] = standard_error(known)
   for name, values in evaluation.statistics.items():
     if not np.isnan(values).all():
       metrics[name] = np.nanmean(values)

@@ -9,9 +9,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage, special
 
 from pkpo_jax.errors import expect
-from pkpo_jax.tasks import Rewarder, has_success
-from pkpo_jax.tasks.grades import KINDS, Verdict
-from pkpo_jax.tasks.text import is_truncated
+from pkpo_jax.tasks.grades import KINDS, Grades, Verdict
 from pkpo_jax.types import Rollout
 
 # With a few more, C(N, N/2) is beyond float64.
@@ -23,64 +21,66 @@ def majority_votes(
 ) -> Float[np.ndarray, 'P K'] | None:
   """Returns maj@k of each problem, None where there are no verdicts or more than 1024 samples.
 
-  It is NaN for a problem with a proper answer that cannot be compared with others, being None.
+  NaN for a problem with a proper answer that cannot be compared with others, being None, and where
+  a problem has fewer than k judged samples.
   """
   if verdicts is None or len(verdicts[0]) > MAX_VOTERS:
     return None
-  is_right = np.asarray([[verdict.is_success for verdict in group] for group in verdicts])
-  found = maj_at_k([[verdict.answer for verdict in group] for group in verdicts], is_right, ks)
-  is_proper = lambda verdict: verdict.kind in ('right', 'wrong')
-  for values, group in zip(found, verdicts, strict=True):
-    if any(is_proper(verdict) and verdict.answer is None for verdict in group):
-      values[:] = np.nan
-  return found
+  curves = np.full((len(verdicts), len(ks)), np.nan)
+  for p, group in enumerate(verdicts):
+    judged = [verdict for verdict in group if verdict.is_judged]
+    if any(verdict.kind in ('right', 'wrong') and verdict.answer is None for verdict in judged):
+      continue
+    able = [i for i, k in enumerate(ks) if k <= len(judged)]
+    if able:
+      is_right = np.asarray([[verdict.is_success for verdict in judged]])
+      answers = [[verdict.answer for verdict in judged]]
+      curves[p, able] = maj_at_k(answers, is_right, [ks[i] for i in able])[0]
+  return curves
 
 
 def sample_statistics(
-  task: Rewarder,
-  rollout: Rollout,
-  outcomes: Float[np.ndarray, 'P N'],
-  verdicts: list[list[Verdict]] | None,
+  rollout: Rollout, grades: Grades, is_truncated: Bool[np.ndarray, 'P N'] | None
 ) -> dict[str, Float[np.ndarray, 'P']]:
-  """Returns what the samples of each problem are like, as far as the task lets it be known.
+  """Returns what the samples of each problem are like, as far as it is known.
 
   Args:
-    task: the task.
     rollout: the samples, on the host.
-    outcomes: 1 where one is a success, else 0; their rewards where there is no success.
-    verdicts: on them, `[P][N]`.
+    grades: of them.
+    is_truncated: True where a completion was cut off; None where none can be.
 
   Returns:
     completion_tokens: mean length.
-    truncation_share: of the completions, those cut off at L tokens with no stop token; from tasks
-      with a tokenizer.
-    answer_diversity: of the wrong ones, the share of distinct ones; from tasks whose samples are
-      right or wrong, NaN where none is wrong. They are compared by their proper answers, those
-      without one by their tokens.
+    truncation_share: the completions that were cut off.
+    answer_diversity: of the wrong ones, the share of distinct ones; where samples are right or
+      wrong, NaN where none is wrong. They are compared by their proper answers, those without one
+      by their tokens. Samples that were not judged are left out.
     verdict_right, ...: share of each kind; from tasks with a verifier.
   """
   tokens, mask = rollout.completions, rollout.completion_mask
-  found = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
-  if hasattr(task, 'tokenizer'):
-    found['truncation_share'] = np.mean(is_truncated(task.tokenizer, tokens, mask), axis=-1)
-  if has_success(task):
+  statistics = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
+  if is_truncated is not None:
+    statistics['truncation_share'] = np.mean(is_truncated, axis=-1)
+  if grades.successes is not None:
     contents = [
       [row[is_token].tobytes() for row, is_token in zip(*group, strict=True)]
       for group in zip(tokens, mask, strict=True)
     ]
-    if verdicts is not None:
+    if grades.verdicts is not None:
       contents = [
         [
           content if verdict.answer is None else verdict.answer
           for content, verdict in zip(*pair, strict=True)
         ]
-        for pair in zip(contents, verdicts, strict=True)
+        for pair in zip(contents, grades.verdicts, strict=True)
       ]
-    found['answer_diversity'] = answer_diversity(contents, outcomes == 1)
-  if verdicts is not None:
-    kinds = np.asarray([[verdict.kind for verdict in group] for group in verdicts])
-    found |= {f'verdict_{kind}': np.mean(kinds == kind, axis=-1) for kind in KINDS}
-  return found
+    successes = np.asarray(grades.successes)
+    judged = np.ones(successes.shape, bool) if grades.where is None else np.asarray(grades.where)
+    statistics['answer_diversity'] = answer_diversity(contents, (successes == 1) | ~judged)
+  if grades.verdicts is not None:
+    kinds = np.asarray([[verdict.kind for verdict in group] for group in grades.verdicts])
+    statistics |= {f'verdict_{kind}': np.mean(kinds == kind, axis=-1) for kind in KINDS}
+  return statistics
 
 
 def maj_at_k(

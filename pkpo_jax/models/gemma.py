@@ -21,9 +21,7 @@ from gemma import gm, peft
 from gemma.gm import math as gm_math
 from jax import lax
 from jax.sharding import PartitionSpec
-from jaxtyping import Float, Int
-
-from pkpo_jax.sampling import PAD_ID
+from jaxtyping import Bool, Float, Int
 
 _LOCAL, _GLOBAL = gm.nn.AttentionType.LOCAL_SLIDING, gm.nn.AttentionType.GLOBAL
 # The position of padding and of empty cache slots: after every query, so that none attends there.
@@ -177,10 +175,9 @@ class Gemma2:
       module, weights = self._weights_module, params['weights']
     return module.apply({'params': weights}, tokens, positions, memory, cache, index)
 
-  def prompt_positions(self, prompt_tokens: Int[jax.Array, 'P T']) -> Int[jax.Array, 'P T']:
+  def prompt_positions(self, prompt_mask: Bool[jax.Array, 'P T']) -> Int[jax.Array, 'P T']:
     """Returns positions from 0 on; NOWHERE for the padding on the left."""
-    is_token = prompt_tokens != PAD_ID
-    return jnp.where(is_token, jnp.cumsum(is_token, axis=-1) - 1, NOWHERE)
+    return jnp.where(prompt_mask, jnp.cumsum(prompt_mask, axis=-1) - 1, NOWHERE)
 
   def logits(
     self, params: Mapping[str, Any], hidden: Float[jax.Array, '*b D']

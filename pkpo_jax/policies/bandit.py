@@ -6,28 +6,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from pkpo_jax.errors import expect
+from pkpo_jax.policies.base import Policy
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class SoftmaxBandit:
+class SoftmaxBandit(Policy):
   """pi(arm | context) = softmax of a table of logits, uniform at first."""
 
-  frozen = frozenset()
-  partition_rules = ()
-  samples_exactly = True
-  eval_fields = frozenset()
+  completions = 'arms'
 
   def __init__(self, task: Any):
     """Takes the table's size from the task: `num_contexts`, `num_arms`."""
-    has_arms = hasattr(task, 'num_contexts') and hasattr(task, 'num_arms')
-    expect(
-      has_arms,
-      'name',
-      'a policy for the task; softmax_bandit needs a bandit task',
-      type(task).__name__,
-    )
     self._shape = (task.num_contexts, task.num_arms)
 
   def init(self, key: Key) -> dict[str, Any]:
@@ -47,6 +37,7 @@ class SoftmaxBandit:
     log_probs = jnp.take_along_axis(logits, arms, axis=-1)
     return Rollout(
       prompt_tokens=prompts.tokens,
+      prompt_mask=prompts.mask,
       completions=arms[..., None],
       completion_mask=jnp.ones((*shape, 1), bool),
       sampling_log_probs=log_probs[..., None],

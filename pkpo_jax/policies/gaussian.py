@@ -7,26 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from pkpo_jax.errors import expect
+from pkpo_jax.policies.base import Policy
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class Gaussian:
+class Gaussian(Policy):
   """x ~ Normal(theta, sd) with one learnable mean for all prompts."""
 
-  frozen = frozenset()
-  partition_rules = ()
-  samples_exactly = True
-  eval_fields = frozenset()
+  completions = 'numbers'
 
   def __init__(self, task: Any, init_theta: float, sd: float):
     """Takes the initial mean and the fixed standard deviation, both in units of x."""
-    expect(
-      hasattr(task, 'is_real_line'),
-      'name',
-      'a policy for the task; gaussian needs a task on the real line',
-      type(task).__name__,
-    )
+    del task  # Its prompts do not matter.
     expect(sd > 0, 'sd', 'a number > 0', sd)
     self._init_theta = init_theta
     self.sd = sd
@@ -42,6 +35,7 @@ class Gaussian:
     x = params['theta'] + self.sd * jax.random.normal(key, shape)
     return Rollout(
       prompt_tokens=prompts.tokens,
+      prompt_mask=prompts.mask,
       completions=x,
       completion_mask=jnp.ones(shape, bool),
       sampling_log_probs=self._log_density(params, x),

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pkpo_jax.errors import expect
 from pkpo_jax.models import loading
+from pkpo_jax.policies.base import Policy
 from pkpo_jax.sampling import sample
 from pkpo_jax.settings import lookup
 from pkpo_jax.types import Prompts, Rollout
@@ -19,9 +20,10 @@ from pkpo_jax.typing import Key
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-class Gemma2Policy:
+class Gemma2Policy(Policy):
   """pi(completion | prompt) of a Gemma-2, at a temperature that sampling and training share."""
 
+  completions = 'text'
   eval_fields = frozenset({'max_new_tokens', 'temperature', 'top_k', 'top_p'})
 
   def __init__(
@@ -54,15 +56,13 @@ class Gemma2Policy:
       log_prob_chunk: completion tokens whose logits exist at a time, of each completion.
 
     Raises:
-      ValueError: if a name is unknown, a number out of range, or the task has no tokenizer or one
-        with more tokens than the preset.
+      ValueError: if a name is unknown, a number out of range, or the tokenizer has more tokens than
+        the preset.
     """
     # Importing gemma takes seconds and brings TensorFlow: only runs that name this policy pay.
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
     from pkpo_jax.models import gemma
 
-    has_text = hasattr(task, 'tokenizer')
-    expect(has_text, 'name', 'a policy for the task; gemma2 needs a text task', type(task).__name__)
     config = lookup('preset', preset, gemma.PRESETS)
     expect(dtype in _DTYPES, 'dtype', f'one of {sorted(_DTYPES)}', dtype)
     expect(lora_rank is None or lora_rank >= 1, 'lora_rank', 'at least 1 or None', lora_rank)
@@ -119,6 +119,7 @@ class Gemma2Policy:
       self.model,
       params,
       prompts.tokens,
+      prompts.mask,
       keys,
       max_new_tokens=self.max_new_tokens,
       stop_ids=self._stop_ids,
@@ -128,6 +129,7 @@ class Gemma2Policy:
     )
     return Rollout(
       prompt_tokens=prompts.tokens,
+      prompt_mask=prompts.mask,
       completions=completions,
       completion_mask=mask,
       sampling_log_probs=log_probs,
@@ -141,7 +143,9 @@ class Gemma2Policy:
     Where the completion has no token they are those of padding and mean nothing.
     """
     return chunked_log_probs_and_entropy(
-      completion_hidden(self.model, params, rollout.prompt_tokens, rollout.completions),
+      completion_hidden(
+        self.model, params, rollout.prompt_tokens, rollout.prompt_mask, rollout.completions
+      ),
       rollout.completions,
       lambda hidden: self.model.logits(params, hidden) / self._temperature,
       self._log_prob_chunk,
@@ -152,6 +156,7 @@ def completion_hidden(
   model: Any,
   params: Any,
   prompt_tokens: Int[jax.Array, 'P T'],
+  prompt_mask: Bool[jax.Array, 'P T'],
   completions: Int[jax.Array, 'P N L'],
 ) -> Float[jax.Array, 'P N L D']:
   """Returns the hidden states that each completion token is predicted from.
@@ -159,7 +164,7 @@ def completion_hidden(
   The prompt is read once for its N completions, as in sampling.
   """
   num_prompts, num_samples, length = completions.shape
-  positions = model.prompt_positions(prompt_tokens)
+  positions = model.prompt_positions(prompt_mask)
   hidden, key_values = model(params, prompt_tokens[:, None], positions[:, None])
   shape = (num_prompts, num_samples, 1, hidden.shape[-1])
   first = jnp.broadcast_to(hidden[:, :, -1:], shape)

@@ -4,26 +4,26 @@ import string
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from pkpo_jax.errors import expect
-from pkpo_jax.settings import build
-from pkpo_jax.tasks.text import decode_completions, encode_prompts, host_rng
-from pkpo_jax.tokenizers import TOKENIZERS
+from pkpo_jax.tasks.base import DrawnTask
+from pkpo_jax.tasks.grades import Grades
+from pkpo_jax.tasks.text import TextTask, decode_completions, encode_prompts, host_rng
+from pkpo_jax.tokenizers import Tokenizer
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class Copy:
+class Copy(TextTask, DrawnTask):
   """Prompt 'cab=', answer 'cab'; the reward is the share of characters that are right in place."""
 
-  is_binary = False
+  objectives = ('max@k',)
 
-  def __init__(self, tokenizer: dict, num_letters: int, alphabet_size: int):
+  def __init__(self, tokenizer: Tokenizer, num_letters: int, alphabet_size: int):
     """Draws words uniformly.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       num_letters: letters of a word.
       alphabet_size: how many letters of the alphabet words are made of.
     """
@@ -35,32 +35,29 @@ class Copy:
       'fewer than 2^31 words, alphabet_size ** num_letters',
       num_letters,
     )
-    self.tokenizer = build('tokenizer', tokenizer, TOKENIZERS)
+    super().__init__(tokenizer)
     self._num_letters = num_letters
     self._letters = string.ascii_lowercase[:alphabet_size]
 
-  def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
+  def draw(self, num_prompts: int, key: Key) -> Prompts:
     """Returns words to copy; `ids` number them, `hidden` holds their letters."""
-    del step
     size = len(self._letters)
     letters = host_rng(key).integers(0, size, (num_prompts, self._num_letters))
     words = [''.join(self._letters[letter] for letter in row) for row in letters]
-    tokens = encode_prompts(self.tokenizer, [f'{word}=' for word in words])
+    tokens, mask = encode_prompts(self.tokenizer, [f'{word}=' for word in words])
     ids = (letters @ size ** np.arange(self._num_letters)).astype(np.int32)
-    return Prompts(ids=ids, tokens=tokens, hidden=letters.astype(np.int32))
+    return Prompts(ids=ids, tokens=tokens, mask=mask, hidden=letters.astype(np.int32))
 
-  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[np.ndarray, 'P N']:
+  def grade(self, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
     """Returns the share of right characters; a longer answer counts as that much longer."""
     del key
     words = [''.join(self._letters[i] for i in row) for row in jax.device_get(prompts.hidden)]
     answers = decode_completions(self.tokenizer, rollout)
-    return np.asarray(
-      [
-        [_share_right(answer, word) for answer in group]
-        for group, word in zip(answers, words, strict=True)
-      ],
-      np.float32,
-    )
+    shares = [
+      [_share_right(answer, word) for answer in group]
+      for group, word in zip(answers, words, strict=True)
+    ]
+    return Grades(np.asarray(shares, np.float32))
 
 
 def _share_right(answer: str, word: str) -> float:

@@ -15,6 +15,7 @@ from pkpo_jax.data.drawn import drawn_splits
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
+from pkpo_jax.tokenizers import Tokenizer
 
 MAX_LENGTH = 128  # Characters; keeps parsing quick and its nesting far below what Python refuses.
 OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul, '/': operator.truediv}
@@ -104,7 +105,7 @@ class CountdownTask(TextProblems):
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     seed: int,
     num_train: int,
     num_held_out: int,
@@ -116,7 +117,7 @@ class CountdownTask(TextProblems):
     """Draws distinct problems, each with a solution.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       seed: of the problems; the same seed gives the same held-out problems for every num_train.
       num_train: problems to train on.
       num_held_out: problems to evaluate on.

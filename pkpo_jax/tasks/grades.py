@@ -73,11 +73,40 @@ def grades_of(verdicts: Sequence[Sequence[Verdict]]) -> Grades:
   )
 
 
-def successes_of(verdicts):
-  """Returns `[P, N]` float32, 1 where right."""
-  return grades_of(verdicts).successes
+def check_finite(grades: Grades, prompt_ids: Any, step: int) -> None:
+  """Raises FloatingPointError, naming the prompt, if a judged reward is NaN or infinite.
+
+  Args:
+    grades: of `[P, N]` samples; waited for.
+    prompt_ids: `[P]`.
+    step: the training step, for the message.
+  """
+  rewards = np.asarray(grades.rewards)
+  is_bad = ~np.isfinite(rewards)
+  if grades.where is not None:
+    is_bad &= np.asarray(grades.where)
+  if is_bad.any():
+    p, i = np.argwhere(is_bad)[0]
+    raise FloatingPointError(
+      f'rewards: expected finite numbers, got {rewards[p, i]} for sample {i} of prompt '
+      f'{np.asarray(prompt_ids)[p]} at step {step}.'
+    )
 
 
-def rewards_of(verdicts):
-  """Returns `[P, N]` float32."""
-  return grades_of(verdicts).rewards
+def concatenate(parts: Sequence[Grades]) -> Grades:
+  """Returns the grades of several pieces of a batch as one."""
+  if len(parts) == 1:
+    return parts[0]
+  rewards, successes, wheres, verdicts = zip(*parts, strict=True)
+  join = lambda arrays: None if arrays[0] is None else np.concatenate(arrays)
+  where = None
+  if any(x is not None for x in wheres):
+    masks = [
+      np.ones(np.shape(x), bool) if mask is None else mask
+      for x, mask in zip(rewards, wheres, strict=True)
+    ]
+    where = np.concatenate(masks)
+  is_judged_in_text = verdicts[0] is not None
+  return Grades(
+    join(rewards), join(successes), where, sum(verdicts, []) if is_judged_in_text else None
+  )

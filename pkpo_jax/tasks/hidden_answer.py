@@ -15,14 +15,16 @@ import numpy as np
 from jaxtyping import Float
 
 from pkpo_jax.errors import expect
+from pkpo_jax.tasks.base import DrawnTask
+from pkpo_jax.tasks.grades import Grades
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class HiddenAnswer:
+class HiddenAnswer(DrawnTask):
   """A bandit with 0/1 rewards whose right arm is hidden and drawn anew for each problem."""
 
-  is_binary = True
+  completions = 'arms'
 
   def __init__(self, num_contexts: int, num_arms: int, exponent: float):
     """Lets arm number r (from 0, rotated by the context) be right with chance ~ (r+1)^-exponent.
@@ -42,23 +44,25 @@ class HiddenAnswer:
     # q[c, h]: the chance that arm h is right in context c.
     self.answer_probs = np.stack([np.roll(by_rank, context) for context in range(num_contexts)])
 
-  @functools.partial(jax.jit, static_argnums=(0, 2))
-  def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def draw(self, num_prompts: int, key: Key) -> Prompts:
     """Returns problems with a context to see and a right arm to guess."""
-    del step
     context_key, answer_key = jax.random.split(key)
     contexts = jax.random.randint(context_key, (num_prompts,), 0, self.num_contexts)
     log_q = jnp.log(jnp.asarray(self.answer_probs, jnp.float32))
     answers = jax.random.categorical(answer_key, log_q[contexts])
-    return Prompts(ids=contexts, tokens=contexts[:, None], hidden=answers)
+    tokens = contexts[:, None]
+    mask = jnp.ones(tokens.shape, bool)
+    return Prompts(ids=contexts, tokens=tokens, mask=mask, hidden=answers)
 
   @functools.partial(jax.jit, static_argnums=0)
-  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
+  def grade(self, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
     """Returns 1 for the hidden arm, 0 for the others."""
     del key
-    return (rollout.completions[..., 0] == prompts.hidden[:, None]).astype(jnp.float32)
+    is_right = (rollout.completions[..., 0] == prompts.hidden[:, None]).astype(jnp.float32)
+    return Grades(rewards=is_right, successes=is_right)
 
-  def exact_max_at_k(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
+  def exact_objective(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
     """Returns pass@k of the policy for each k."""
     return self.pass_at_k(policy.action_probs(params), ks)
 
@@ -90,7 +94,7 @@ class HiddenAnswer:
       low, high = np.where(is_too_much, middle, low), np.where(is_too_much, high, middle)
     return mass(high) / mass(high).sum(-1, keepdims=True)
 
-  def best_max_at_k(self, policy: Any, k: int) -> float:
+  def best_objective(self, policy: Any, k: int) -> float:
     """Returns the largest pass@k that any policy can reach."""
     del policy
     probs = self.best_action_probs(k)

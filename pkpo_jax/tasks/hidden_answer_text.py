@@ -15,16 +15,16 @@ import numpy as np
 from jaxtyping import Float
 
 from pkpo_jax.errors import expect
-from pkpo_jax.settings import build
-from pkpo_jax.tasks.grades import Verdict, rewards_of
+from pkpo_jax.tasks.base import DrawnTask
+from pkpo_jax.tasks.grades import Grades, Verdict, grades_of
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
-from pkpo_jax.tasks.text import encode_completions, encode_prompts, host_rng
-from pkpo_jax.tokenizers import TOKENIZERS
+from pkpo_jax.tasks.text import TextTask, encode_completions, encode_prompts, host_rng
+from pkpo_jax.tokenizers import Tokenizer
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class HiddenAnswerText:
+class HiddenAnswerText(TextTask, DrawnTask):
   """Prompt 'B=', answer 'cab' or another of B's strings; which one is right cannot be seen.
 
   Attributes:
@@ -33,11 +33,9 @@ class HiddenAnswerText:
     tokenizer: of prompts and completions.
   """
 
-  is_binary = True
-
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     seed: int,
     num_contexts: int,
     num_answers: int,
@@ -48,7 +46,7 @@ class HiddenAnswerText:
     """Draws the strings of each context.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       seed: of the strings.
       num_contexts: contexts, drawn uniformly; a capital letter each.
       num_answers: strings of a context, one of which is right; another context may share some.
@@ -70,7 +68,7 @@ class HiddenAnswerText:
       num_answers,
     )
     self.bandit = HiddenAnswer(num_contexts, num_answers, exponent)
-    self.tokenizer = build('tokenizer', tokenizer, TOKENIZERS)
+    super().__init__(tokenizer)
     rng = np.random.default_rng(seed)
     places = alphabet_size ** np.arange(answer_length)
     self.answers = tuple(
@@ -86,12 +84,13 @@ class HiddenAnswerText:
       for answers in self.answers
     ]
     contexts = string.ascii_uppercase[:num_contexts]
-    self._prompt_tokens = encode_prompts(self.tokenizer, [f'{context}=' for context in contexts])
+    self._prompts = encode_prompts(self.tokenizer, [f'{context}=' for context in contexts])
 
-  def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
+  def draw(self, num_prompts: int, key: Key) -> Prompts:
     """Returns the bandit's problems in text; `ids` are contexts, `hidden` the answers' numbers."""
-    prompts = self.bandit.prompts(step, num_prompts, key)
-    return prompts.replace(tokens=jnp.asarray(self._prompt_tokens)[prompts.ids])
+    prompts = self.bandit.draw(num_prompts, key)
+    tokens, mask = (jnp.asarray(x)[prompts.ids] for x in self._prompts)
+    return prompts.replace(tokens=tokens, mask=mask)
 
   def verdicts(self, prompts: Prompts, rollout: Rollout) -> list[list[Verdict]]:
     """Returns the verdict on each completion, `[P][N]`; malformed is what is never right."""
@@ -102,10 +101,10 @@ class HiddenAnswerText:
       for context, number, *group in zip(contexts, hidden, tokens, masks, strict=True)
     ]
 
-  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[np.ndarray, 'P N']:
+  def grade(self, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
     """Returns 1 for the hidden answer and then the end, else 0."""
     del key
-    return rewards_of(self.verdicts(prompts, rollout))
+    return grades_of(self.verdicts(prompts, rollout))
 
   def demonstrations(
     self, prompts: Prompts, num_samples: int, max_new_tokens: int, key: Key
@@ -122,8 +121,8 @@ class HiddenAnswerText:
     Raises:
       ValueError: if `policy.max_new_tokens` has no room for a string and its end.
     """
-    tokens = self._prompt_tokens
-    prompts = Prompts(ids=np.arange(len(tokens)), tokens=tokens, hidden=())
+    tokens, mask = self._prompts
+    prompts = Prompts(ids=np.arange(len(tokens)), tokens=tokens, mask=mask, hidden=())
     rollout = encode_completions(self.tokenizer, prompts, self.answers, policy.max_new_tokens)
     rollout = jax.tree.map(jnp.asarray, rollout)
     first_stop, *_ = self.tokenizer.stop_ids
@@ -136,13 +135,13 @@ class HiddenAnswerText:
     # Rounding may make a sum over stop tokens more than 1, of which there is no logarithm later.
     return jnp.minimum(sum(ending_with(stop) for stop in self.tokenizer.stop_ids), 1)
 
-  def exact_max_at_k(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
+  def exact_objective(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
     """Returns pass@k for each k, from the policy's chances of all strings."""
     return self.bandit.pass_at_k(self.answer_probs(policy, params), ks)
 
-  def best_max_at_k(self, policy: Any, k: int) -> float:
+  def best_objective(self, policy: Any, k: int) -> float:
     """Returns the largest pass@k of any policy: the bandit's."""
-    return self.bandit.best_max_at_k(policy, k)
+    return self.bandit.best_objective(policy, k)
 
   def _verdict(self, context: int, hidden: int, ids: list[int]) -> Verdict:
     if not ids:

@@ -13,6 +13,7 @@ from pkpo_jax.errors import expect
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.math.verifier import marked_answer
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
+from pkpo_jax.tokenizers import Tokenizer
 
 START, END, WALL, FREE = 'S', 'E', '*', '.'
 # Row and column.
@@ -64,7 +65,7 @@ class MazeTask(TextProblems):
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     seed: int,
     num_train: int,
     num_held_out: int,
@@ -78,7 +79,7 @@ class MazeTask(TextProblems):
     """Draws distinct mazes.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       seed: of the mazes; the same seed gives the same held-out mazes for every num_train.
       num_train: mazes to train on.
       num_held_out: mazes to evaluate on.

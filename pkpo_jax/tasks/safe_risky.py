@@ -11,18 +11,21 @@ from jaxtyping import Float
 from scipy import optimize
 
 from pkpo_jax.errors import expect
+from pkpo_jax.tasks.base import DrawnTask
+from pkpo_jax.tasks.grades import Grades
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class SafeRisky:
+class SafeRisky(DrawnTask):
   """A bandit whose arm a pays a high prize with chance win_probs[a], else next to nothing.
 
   The prize is uniform on prizes[a] +- noise, the rest uniform on [0, 2 noise]. An arm that wins
   rarely but high has a low mean and a high maximum of k.
   """
 
-  is_binary = False
+  completions = 'arms'
+  objectives = ('max@k',)
 
   def __init__(
     self,
@@ -40,37 +43,39 @@ class SafeRisky:
     )
     expect(noise > 0, 'noise', 'a number > 0', noise)
     expect(min(prizes) >= noise, 'prizes', f'numbers >= noise = {noise}', prizes)
+    self.reward_range = (0.0, max(prizes) + noise)
     self.num_contexts = num_contexts
     self.num_arms = len(prizes)
     # In context c the arms are rotated by c places.
     rotate = lambda arms: np.stack([np.roll(arms, c) for c in range(num_contexts)])
     self._win_probs, self._prizes, self._noise = rotate(win_probs), rotate(prizes), noise
 
-  @functools.partial(jax.jit, static_argnums=(0, 2))
-  def prompts(self, step: int | jax.Array, num_prompts: int, key: Key) -> Prompts:
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def draw(self, num_prompts: int, key: Key) -> Prompts:
     """Returns contexts, drawn uniformly."""
-    del step
     contexts = jax.random.randint(key, (num_prompts,), 0, self.num_contexts)
-    return Prompts(ids=contexts, tokens=contexts[:, None], hidden=())
+    tokens = contexts[:, None]
+    return Prompts(ids=contexts, tokens=tokens, mask=jnp.ones(tokens.shape, bool), hidden=())
 
   @functools.partial(jax.jit, static_argnums=0)
-  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[jax.Array, 'P N']:
+  def grade(self, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
     """Returns the payment of each arm drawn."""
     arms = rollout.completions[..., 0]
     contexts = prompts.tokens
     win_key, noise_key = jax.random.split(key)
     has_won = jax.random.uniform(win_key, arms.shape) < self._at(self._win_probs, contexts, arms)
     middle = jnp.where(has_won, self._at(self._prizes, contexts, arms), self._noise)
-    return middle + self._noise * jax.random.uniform(noise_key, arms.shape, minval=-1, maxval=1)
+    noise = jax.random.uniform(noise_key, arms.shape, minval=-1, maxval=1)
+    return Grades(middle + self._noise * noise)
 
-  def exact_max_at_k(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
+  def exact_objective(self, policy: Any, params: Any, ks: Sequence[int]) -> Float[jax.Array, 'K']:
     """Returns max@k = mean over contexts of integral of 1 - F(u)^k du, F the mixture's CDF."""
     probs = policy.action_probs(params)
     u, du = self._quadrature(max(ks))
     cdf = jnp.sum(probs[..., None] * jnp.asarray(self._arm_cdfs(u), jnp.float32), axis=-2)
     return jnp.stack([jnp.mean(jnp.sum((1 - cdf**k) * jnp.asarray(du), axis=-1)) for k in ks])
 
-  def best_max_at_k(self, policy: Any, k: int) -> float:
+  def best_objective(self, policy: Any, k: int) -> float:
     """Returns the largest max@k: a concave problem in the arms' chances, solved per context.
 
     Raises:

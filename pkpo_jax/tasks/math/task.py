@@ -15,6 +15,7 @@ from pkpo_jax.tasks.math.competition import Math
 from pkpo_jax.tasks.math.gsm8k import Gsm8k
 from pkpo_jax.tasks.math.verifier import MathVerifier
 from pkpo_jax.tasks.text import TextProblems
+from pkpo_jax.tokenizers import Tokenizer
 
 DATASETS = {'gsm8k': Gsm8k, 'math': Math}
 INSTRUCTION = (
@@ -50,7 +51,7 @@ class MathProblems(TextProblems):
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     dataset: str,
     source: str | None,
     data_dir: str,
@@ -66,7 +67,7 @@ class MathProblems(TextProblems):
     and counted in a line that is printed.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       dataset: one of DATASETS.
       source: file or folder with the published files; needed the first time.
       data_dir: folder of prepared data sets.

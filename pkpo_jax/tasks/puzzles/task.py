@@ -11,6 +11,7 @@ from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.puzzles.dataset import ReasoningGym
 from pkpo_jax.tasks.puzzles.verifier import Puzzle, PuzzleVerifier, check_names
 from pkpo_jax.tasks.text import TextProblems
+from pkpo_jax.tokenizers import Tokenizer
 
 _INSTRUCTION = (
   'Answer the question below. Write your final answer, and nothing else, between <answer> and '
@@ -23,7 +24,7 @@ class PuzzlesTask(TextProblems):
 
   def __init__(
     self,
-    tokenizer: dict,
+    tokenizer: Tokenizer,
     data_dir: str,
     names: tuple[str, ...],
     size: int,
@@ -37,7 +38,7 @@ class PuzzlesTask(TextProblems):
     """Generates the puzzles, or reads those that were.
 
     Args:
-      tokenizer: config of one of `pkpo_jax.tokenizers.TOKENIZERS`.
+      tokenizer: the policy's.
       data_dir: where generated puzzles are kept.
       names: of the data sets; not those of `pkpo_jax.tasks.puzzles.verifier.REFUSED`.
       size: entries of each data set. Those whose question has come before, or whose answer is

@@ -1,0 +1,81 @@
+"""Curves over k: estimates of pass@k and max@k from grades, by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from pkpo_jax.estimators import max_at_k
+from pkpo_jax.tasks.grades import Grades
+
+
+def outcomes_of(grades: Grades, objectives: Sequence[str]) -> dict[str, Any]:
+  """Returns for each of a task's objectives the `[P, N]` numbers whose best of k it is about."""
+  outcomes = {'pass@k': grades.successes, 'max@k': grades.rewards}
+  return {name: outcomes[name] for name in objectives}
+
+
+def curve(
+  outcomes: Float[Any, 'P N'], ks: Sequence[int], where: Bool[Any, 'P N'] | None = None
+) -> Float[jax.Array, 'P K']:
+  """Returns each problem's estimates of max@k (pass@k of 0/1 outcomes) for several k.
+
+  Args:
+    outcomes: `[P, N]` successes or rewards.
+    ks: the values of k, each in [1, N].
+    where: `[P, N]` True where a sample was judged; None means everywhere.
+
+  Returns:
+    `[P, K]` float32; NaN where a problem has fewer than k judged samples.
+  """
+  columns = []
+  for k in ks:
+    values = max_at_k(outcomes, k, where=where)
+    if where is not None:
+      values = jnp.where(jnp.sum(where, axis=-1) >= k, values, jnp.nan)
+    columns.append(values)
+  return jnp.stack(columns, axis=-1)
+
+
+def metric_name(name: str, k: int) -> str:
+  """Returns a curve's name at a k.
+
+  >>> metric_name('pass@k', 8)
+  'pass@8'
+  """
+  return name.replace('@k', f'@{k}')
+
+
+def group_metrics(
+  outcomes: Mapping[str, Float[Any, 'P N']],
+  rewards: Float[Any, 'P N'],
+  where: Bool[Any, 'P N'] | None,
+  k: Int[Any, ''],
+  ks: Sequence[int],
+) -> dict[str, jax.Array]:
+  """Returns the metrics of a step's groups, each a mean over its prompts.
+
+  Args:
+    outcomes: of the task's objectives, from `outcomes_of`.
+    rewards: what is trained on.
+    where: True where a sample was judged; None means everywhere.
+    k: of the step.
+    ks: the values of k to estimate the objectives for; those above N are left out.
+
+  Returns:
+    reward_mean, k, pass@k or max@k for each of `ks` (NaN if no prompt has k judged samples), and
+    masked_group_share, the prompts some of whose samples were not judged.
+  """
+  judged = jnp.ones(rewards.shape, bool) if where is None else where
+  metrics = {
+    'reward_mean': jnp.mean(rewards, where=judged),
+    'k': k,
+    'masked_group_share': jnp.mean(~jnp.all(judged, axis=-1)),
+  }
+  ks = [k for k in ks if k <= rewards.shape[-1]]
+  for name, values in outcomes.items():
+    for k, mean in zip(ks, jnp.nanmean(curve(values, ks, where), axis=0), strict=True):
+      metrics[metric_name(name, k)] = mean
+  return metrics

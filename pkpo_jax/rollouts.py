@@ -1,0 +1,142 @@
+"""Where a step's samples come from: the policy, or the task's demonstrations to imitate."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jaxtyping import Float
+
+from pkpo_jax.keys import StepKeys, piece_key
+from pkpo_jax.metrics import Laps
+from pkpo_jax.policies import Policy
+from pkpo_jax.tasks import Task
+from pkpo_jax.tasks.grades import Grades, concatenate
+from pkpo_jax.train_step import AdvantageFn
+from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax.typing import Key
+
+
+class RolloutSource(abc.ABC):
+  """A source of rollouts, with the advantages that they are to be trained with."""
+
+  def __init__(
+    self,
+    task: Task,
+    num_samples: int,
+    over_prompts: NamedSharding,
+    reference: Callable[[Rollout], jax.Array] | None,
+  ):
+    """Compiles nothing yet.
+
+    Args:
+      task: grades the rollouts.
+      num_samples: N.
+      over_prompts: how prompts are split over devices.
+      reference: fn(rollout) -> the log-probabilities `[P, N, L]` under the reference policy; None
+        without a KL penalty.
+    """
+    self._task, self._num_samples, self._over_prompts = task, num_samples, over_prompts
+    self._reference = reference
+    self._join = jax.jit(
+      lambda *pieces: jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces),
+      out_shardings=over_prompts,
+    )
+
+  @abc.abstractmethod
+  def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+    """Returns the prompts in equal pieces, each with its rollout, none of which is waited for."""
+
+  @abc.abstractmethod
+  def advantages(
+    self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
+  ) -> Float[jax.Array, 'P N']:
+    """Returns the advantages `[P, N]` of a rollout."""
+
+  def collect(
+    self, params: Any, prompts: Prompts, keys: StepKeys, laps: Laps
+  ) -> tuple[Rollout, Grades]:
+    """Returns the rollout of all prompts and its grades.
+
+    While one piece is graded on the host, the device samples those after it.
+
+    Args:
+      params: the policy's parameters.
+      prompts: of the step.
+      keys: of the step.
+      laps: times sampling and grading.
+    """
+    pieces = self._pieces(params, prompts, keys.sample)
+    if self._reference is not None:
+      pieces = [
+        (piece, rollout.replace(ref_log_probs=self._reference(rollout)))
+        for piece, rollout in pieces
+      ]
+    rollouts, grades = [], []
+    for i, (piece, rollout) in enumerate(pieces):
+      laps.end('rollout', rollout)
+      rollouts.append(self._task.trim(rollout))
+      key = piece_key(keys.grade, i, len(pieces))
+      grades.append(self._task.grade(piece, rollouts[-1], key))
+      laps.end('rewards', grades[-1].rewards)
+    whole = rollouts[0] if len(rollouts) == 1 else self._join(*rollouts)
+    return whole, concatenate(grades)
+
+
+class PolicySamples(RolloutSource):
+  """Samples of the policy that is trained."""
+
+  def __init__(self, *common, policy: Policy, advantage_fn: AdvantageFn, num_pieces: int):
+    """Compiles the sampler and the advantages when they are first used.
+
+    Args:
+      *common: of `RolloutSource`.
+      policy: draws the samples.
+      advantage_fn: from `train_step.make_advantage_fn`.
+      num_pieces: pieces that the prompts are sampled in.
+    """
+    super().__init__(*common)
+    self._num_pieces = num_pieces
+    self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
+    self._advantage_fn = jax.jit(advantage_fn, out_shardings=self._over_prompts)
+
+  def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+    """Returns pieces of the prompts with samples that the device works on."""
+    size = len(prompts.ids) // self._num_pieces
+    pieces = []
+    for i in range(self._num_pieces):
+      piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
+      piece = jax.device_put(piece, self._over_prompts)
+      sample_key = piece_key(key, i, self._num_pieces)
+      pieces.append((piece, self._sample(params, piece, self._num_samples, sample_key)))
+    return pieces
+
+  def advantages(
+    self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
+  ) -> Float[jax.Array, 'P N']:
+    """Returns what config.advantage makes of the rewards; 0 where a sample was not judged."""
+    rewards, where = jax.device_put((grades.rewards, grades.where), self._over_prompts)
+    return self._advantage_fn(params, rollout, rewards, where, k, key)
+
+
+class Demonstrations(RolloutSource):
+  """Demonstrations of the task, each with advantage 1: the update imitates them."""
+
+  def __init__(self, *common, max_new_tokens: int):
+    """Takes what every source does, and L, the most tokens of a demonstration."""
+    super().__init__(*common)
+    self._max_new_tokens = max_new_tokens
+
+  def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+    """Returns the task's demonstrations in one piece, whatever the parameters are."""
+    rollout = self._task.demonstrations(prompts, self._num_samples, self._max_new_tokens, key)
+    return [jax.device_put((prompts, rollout), self._over_prompts)]
+
+  def advantages(
+    self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
+  ) -> Float[jax.Array, 'P N']:
+    """Returns ones."""
+    ones = jnp.ones(rollout.completions.shape[:2], jnp.float32)
+    return jax.device_put(ones, self._over_prompts)

@@ -1,0 +1,177 @@
+"""What stands around the steps of a run: it resumes, evaluates, saves and logs."""
+
+import contextlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from pkpo_jax.checkpoints import Checkpoints, lock_workdir
+from pkpo_jax.curves import group_metrics, metric_name, outcomes_of
+from pkpo_jax.data.pipeline import epoch_begun
+from pkpo_jax.errors import expect
+from pkpo_jax.evaluation.measure import (
+  evaluation_metrics,
+  exact_metrics,
+  make_evaluate,
+  make_exact,
+  verdict_metrics,
+)
+from pkpo_jax.keys import run_keys
+from pkpo_jax.metrics import Laps, MetricWriter
+from pkpo_jax.progress import progress
+from pkpo_jax.run import Run
+from pkpo_jax.stopping import Stopping
+from pkpo_jax.tally import empty_tally
+from pkpo_jax.tasks.grades import Grades, check_finite
+from pkpo_jax.types import Prompts, Snapshot, TrainState
+from pkpo_jax.typing import Key
+
+# Metrics of an update that compare the policy with the one that drew the samples.
+_OF_SAMPLES = ('ratio_mean', 'log_ratio_max')
+
+
+class Session:
+  """A run in its workdir; a context manager that owns the lock, the checkpoints and the files."""
+
+  def __init__(
+    self,
+    run: Run,
+    workdir: pathlib.Path,
+    stopping: Stopping,
+    over_prompts: NamedSharding,
+  ):
+    """Opens nothing yet.
+
+    Args:
+      run: the parts of the run.
+      workdir: its folder, claimed.
+      stopping: whether SIGTERM has come.
+      over_prompts: how prompts are split over devices.
+    """
+    self._run, self._workdir, self._stopping = run, workdir, stopping
+    settings, task = run.settings, run.task
+    self._ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
+    self._objectives = [metric_name(task.objectives[0], k) for k in self._ks]
+    self._evaluate = make_evaluate(run, over_prompts)
+    self._exact = make_exact(run.policy, task, settings.eval.ks)
+    self._group_metrics = jax.jit(group_metrics, static_argnums=4)
+    self._samples_policy = settings.rollout.source == 'policy'
+    can_solve = self._samples_policy and 'pass@k' in task.objectives
+    self._tally = empty_tally(
+      task.num_problems if can_solve else None, settings.log.rolling_steps, len(self._ks)
+    )
+
+  def __enter__(self) -> 'Session':
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(self._run.task)
+      stack.enter_context(lock_workdir(self._workdir))
+      self._checkpoints = stack.enter_context(
+        Checkpoints(self._workdir, self._run.settings.checkpoint)
+      )
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._stack.__exit__(*exception)
+
+  def resume(self, state: TrainState) -> tuple[TrainState, Key, int]:
+    """Returns the newest state that was saved, else this one; the key of all steps; the next step.
+
+    A state that is not returned is deleted.
+    """
+    settings = self._run.settings
+    key = jax.random.key(settings.seed)
+    start = self._checkpoints.restore(Snapshot(state, key, self._tally, self._position(0)))
+    self._tally, self._key, self._first_step = start.tally, start.key, start.position['step']
+    due = self._position(self._first_step)
+    by_whom = f'{due}, by the config and the data'
+    expect(start.position == due, f'position in {self._workdir}', by_whom, start.position)
+    if self._first_step:
+      print(f'Resuming {self._workdir} at step {self._first_step}.')
+    self._keys = run_keys(start.key)
+    self._writer = self._stack.enter_context(
+      MetricWriter(self._workdir, self._first_step, settings.log.tensorboard)
+    )
+    self._bar = self._stack.enter_context(
+      progress(self._first_step, settings.num_train_steps, self._workdir.name)
+    )
+    return start.state, self._keys.train, self._first_step
+
+  def is_over(self, step: int, state: TrainState, frozen: dict[str, Any]) -> bool:
+    """Evaluates and saves the state before a step where that is due; returns whether to stop."""
+    settings = self._run.settings
+    is_last = step == settings.num_train_steps
+    evaluation = {}
+    if is_last or step % settings.eval.every == 0:
+      evaluation = self._stopping.interruptible(self._evaluation, step, frozen | state.params) or {}
+      if evaluation:
+        self._writer.write(step, evaluation)
+    is_due = is_last or self._stopping.requested or step % settings.checkpoint.every == 0
+    if is_due and step > self._first_step:
+      self._writer.flush()
+      snapshot = Snapshot(state, self._key, self._tally, self._position(step))
+      self._checkpoints.save(snapshot, evaluation)
+    return is_last or self._stopping.requested
+
+  def laps(self, step: int, state: TrainState) -> Laps:
+    """Returns what times the parts of a step, which begins; it does so where the step is logged."""
+    return Laps(self._is_logged(step), state)
+
+  def observe(
+    self, step: int, params: Any, prompts: Prompts, grades: Grades, k: jax.Array
+  ) -> dict[str, Any]:
+    """Returns the metrics of a step that its samples give, before the update.
+
+    Raises:
+      FloatingPointError: if a reward is NaN or infinite.
+    """
+    run, ids = self._run, np.asarray(prompts.ids)
+    check_finite(grades, ids, step)
+    outcomes = outcomes_of(grades, run.task.objectives)
+    groups = self._group_metrics(outcomes, grades.rewards, grades.where, k, run.settings.eval.ks)
+    first = np.asarray(outcomes[run.task.objectives[0]])
+    if grades.where is not None:
+      first = np.where(grades.where, first, 0)
+    values = [float(groups[name]) for name in self._objectives]
+    self._tally = self._tally.add(step, ids, first, values)
+    if not self._is_logged(step):
+      return {}
+    metrics = {name: value for name, value in groups.items() if not np.isnan(value)}
+    metrics |= self._tally.metrics(self._objectives) | verdict_metrics(grades.verdicts)
+    return metrics | exact_metrics(self._exact(params), run.settings.eval.ks)
+
+  def log(self, step: int, update: dict[str, Any], observed: dict[str, Any], laps: Laps) -> None:
+    """Ends a step: writes its metrics where it is logged, and moves the bar."""
+    settings, num_problems = self._run.settings, self._run.task.num_problems
+    if num_problems is not None:
+      epoch = epoch_begun(step, settings.rollout.num_prompts, num_problems)
+      if epoch is not None:
+        self._writer.write(step, {'data/epoch': epoch})
+    if self._is_logged(step):
+      if not self._samples_policy:
+        update = {name: value for name, value in update.items() if name not in _OF_SAMPLES}
+      metrics = {f'train/{name}': value for name, value in (update | observed).items()}
+      self._writer.write(step, metrics | laps.metrics)
+    self._bar.update()
+
+  def _evaluation(self, step: int, params: Any) -> dict[str, float]:
+    evaluation = self._evaluate(params, step, jax.random.fold_in(self._keys.eval, step))
+    metrics = evaluation_metrics(evaluation, self._run.settings.eval.ks)
+    return {name: float(value) for name, value in metrics.items()}
+
+  def _is_logged(self, step: int) -> bool:
+    settings = self._run.settings
+    return step % settings.log.every == 0 or step + 1 == settings.num_train_steps
+
+  def _position(self, step: int) -> dict[str, int]:
+    """Returns where the run is before a step, as the config and the data have it."""
+    position = {
+      'step': step,
+      'data': step * self._run.settings.rollout.num_prompts,
+      'k': int(self._run.k_schedule(step)),
+    }
+    fingerprint = self._run.task.fingerprint
+    return position if fingerprint is None else position | {'problems': fingerprint}
