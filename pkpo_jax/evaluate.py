@@ -109,7 +109,7 @@ def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) 
   trained = {name: like[name] for name in like.keys() - policy.frozen}
   step, params = restore_params(workdir, trained, None if checkpoint == 'latest' else checkpoint)
   if policy.frozen:
-    params |= make_init(run, mesh)(key)[1]
+    params |= make_init(policy, run.optimizer, mesh)(key)[1]
   return step, params
 
 

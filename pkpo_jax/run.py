@@ -19,11 +19,12 @@ from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.rollouts import Demonstrations, PolicySamples, RolloutSource
 from pkpo_jax.schedules import SCHEDULES, Schedule
-from pkpo_jax.settings import Config, Settings, build, call, lookup
+from pkpo_jax.settings import Config, LossSettings, Settings, build, call, lookup
 from pkpo_jax.tasks import TASKS, Task
 from pkpo_jax.tokenizers import TOKENIZERS
 from pkpo_jax.train_step import (
   AdvantageFn,
+  TrainStep,
   init_state,
   make_advantage_fn,
   make_forward,
@@ -182,14 +183,23 @@ def make_source(run: Run, over_prompts: NamedSharding, init_params: Any) -> Roll
   )
 
 
-def make_init(run: Run, mesh: Mesh) -> Callable[[Key], tuple[TrainState, dict[str, Any]]]:
+def make_init(
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  warm_start: str | None = None,
+) -> Callable[[Key], tuple[TrainState, dict[str, Any]]]:
   """Returns fn(key) -> (state, frozen): how a run begins, split over the mesh from the start.
 
-  Parameters are random but for released weights and those of config.warm_start.
+  Args:
+    policy: gives random parameters and, where it has some, released weights to replace them.
+    optimizer: gives its state.
+    mesh: the devices.
+    warm_start: workdir of a run whose newest parameters to begin with.
   """
-  policy, warm_start = run.policy, run.settings.warm_start
-  init = functools.partial(init_state, policy, run.optimizer)
-  sharded_init = jax.jit(init, out_shardings=_state_shardings(run, mesh), donate_argnums=1)
+  init = functools.partial(init_state, policy, optimizer)
+  shardings = _state_shardings(policy, optimizer, mesh)
+  sharded_init = jax.jit(init, out_shardings=shardings, donate_argnums=1)
 
   def init_or_load(key):
     shapes = jax.eval_shape(policy.init, key)
@@ -205,22 +215,25 @@ def make_init(run: Run, mesh: Mesh) -> Callable[[Key], tuple[TrainState, dict[st
   return init_or_load
 
 
-def jit_train_step(run: Run, mesh: Mesh) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+def jit_train_step(
+  policy: Policy, optimizer: optax.GradientTransformation, settings: LossSettings, mesh: Mesh
+) -> TrainStep:
   """Returns the jitted fn(state, frozen, rollout, advantages, key) -> (state, metrics).
 
-  It donates the state.
+  It donates the state. Arguments are those of `train_step.make_train_step`, and the devices.
   """
-  over_prompts, shardings = sharding.over_prompts(mesh), _state_shardings(run, mesh)
+  over_prompts = sharding.over_prompts(mesh)
+  shardings = _state_shardings(policy, optimizer, mesh)
   return jax.jit(
-    make_train_step(run.policy, run.optimizer, run.settings.loss, over_prompts),
+    make_train_step(policy, optimizer, settings, over_prompts),
     in_shardings=(*shardings, over_prompts, over_prompts, None),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
   )
 
 
-def _state_shardings(run: Run, mesh: Mesh) -> Any:
+def _state_shardings(policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
   """Returns the shardings of a state and of the parameters that are frozen."""
-  init = functools.partial(init_state, run.policy, run.optimizer)
+  init = functools.partial(init_state, policy, optimizer)
   shapes = jax.eval_shape(init, jax.random.key(0))
-  return sharding.tree_shardings(shapes, mesh, run.policy.partition_rules)
+  return sharding.tree_shardings(shapes, mesh, policy.partition_rules)

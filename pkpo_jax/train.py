@@ -42,7 +42,8 @@ def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> tuple[T
   mesh = sharding.make_mesh(settings.mesh)
   check_mesh(settings, mesh)
   over_prompts = sharding.over_prompts(mesh)
-  init, train_step = make_init(run, mesh), jit_train_step(run, mesh)
+  init = make_init(run.policy, run.optimizer, mesh, settings.warm_start)
+  train_step = jit_train_step(run.policy, run.optimizer, settings.loss, mesh)
   claim_workdir(workdir, as_dict(config))
 
   with Session(run, workdir, stopping, over_prompts) as session:

@@ -21,10 +21,11 @@ from pkpo_jax.estimators import bootstrap_interval
 from pkpo_jax.evaluation import measure, report
 from pkpo_jax.evaluation import statistics as answers
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.policies import POLICIES
+from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.run import make_run
 from pkpo_jax.tasks import TASKS
-from pkpo_jax.tasks.grades import KINDS, Verdict
+from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, grades_of
+from pkpo_jax.tasks.text import is_truncated
 from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.train import train
 from pkpo_jax.types import Rollout
@@ -33,11 +34,10 @@ from tests.sequence_policy import BagPolicy, CountTask, config_of
 LENGTH = 4
 
 
-class UnigramPolicy:
+class UnigramPolicy(Policy):
   """Tokens that are independent of the prompt and of each other; a stop token ends a completion."""
 
-  frozen = frozenset()
-  partition_rules = ()
+  completions = 'text'
   eval_fields = frozenset({'greedy'})
   max_new_tokens = LENGTH
 
@@ -58,7 +58,7 @@ class UnigramPolicy:
     mask = jnp.cumsum(stops, axis=-1) - stops == 0
     tokens = jnp.where(mask, tokens, 0)
     log_probs = jnp.where(mask, jax.nn.log_softmax(params['logits'])[tokens], 0)
-    return Rollout(prompts.tokens, tokens, mask, log_probs)
+    return Rollout(prompts.tokens, prompts.mask, tokens, mask, log_probs)
 
   def log_probs_and_entropy(self, params, rollout):
     """Returns an entropy that differs from token to token, to see what is averaged."""
@@ -196,7 +196,9 @@ def make_rollout(texts, length):
     body = texts[p][i]
     ids = [stop if c == '.' else CharacterTokenizer().encode(c)[0] for c in body]
     tokens[p, i, : len(ids)], mask[p, i, : len(ids)] = ids, True
-  return Rollout(np.zeros((len(texts), 1), np.int32), tokens, mask, np.zeros(shape, np.float32))
+  prompts = np.zeros((len(texts), 1), np.int32)
+  log_probs = np.zeros(shape, np.float32)
+  return Rollout(prompts, np.ones(prompts.shape, bool), tokens, mask, log_probs)
 
 
 def test_statistics_of_samples():
@@ -207,8 +209,8 @@ def test_statistics_of_samples():
     [Verdict('empty'), Verdict('empty'), Verdict('right', 'ab'), Verdict('right', 'ab')],
   ]
   rewards = np.asarray([[1, 0, 0, 0], [0, 0, 1, 1]], np.float32)
-  task = SimpleNamespace(is_binary=True, tokenizer=CharacterTokenizer(), rewards=len)
-  found = answers.sample_statistics(task, rollout, rewards, verdicts)
+  is_cut = is_truncated(CharacterTokenizer(), rollout.completions, rollout.completion_mask)
+  found = answers.sample_statistics(rollout, grades_of(verdicts), is_cut)
   expected = {
     'completion_tokens': [11 / 4, 2],
     'truncation_share': [1 / 4, 0],
@@ -221,16 +223,17 @@ def test_statistics_of_samples():
     'verdict_hostile': [0, 0],
     'verdict_timeout': [0, 0],
     'verdict_crashed': [0, 0],
+    'verdict_unjudged': [0, 0],
   }
   assert found.keys() == expected.keys()
   for name, values in expected.items():
     np.testing.assert_allclose(found[name], values, err_msg=name)
   # Without verdicts wrong samples are compared by their tokens.
-  found = answers.sample_statistics(task, rollout, rewards, None)
+  found = answers.sample_statistics(rollout, Grades(rewards, rewards), is_cut)
   np.testing.assert_allclose(found['answer_diversity'], [1, 1 / 2])
   assert found.keys() == {'completion_tokens', 'truncation_share', 'answer_diversity'}
-  task = SimpleNamespace(is_binary=False, rewards=len)
-  assert answers.sample_statistics(task, rollout, rewards, None).keys() == {'completion_tokens'}
+  found = answers.sample_statistics(rollout, Grades(rewards), None)
+  assert found.keys() == {'completion_tokens'}
 
 
 # A whole evaluation.
@@ -305,25 +308,30 @@ def test_every_number_of_an_evaluation(greedy, num_pieces, toys):
   run = make_run(mazes_config(**{'eval.policy.greedy': greedy}))
   params, key = run.policy.init(jax.random.key(0)), jax.random.key(1)
   calls = []
-  found = measure.make_evaluate(run)(params, 0, key, num_pieces, lambda: calls.append(1))
+  found = measure.make_evaluate(run)(
+    params, 0, key, num_pieces, lambda *samples: calls.append(samples)
+  )
   assert len(calls) == num_pieces
+  for prompts, rollout, grades in calls:
+    assert len(prompts.ids) == len(rollout.completions) == len(grades.rewards) == 12 // num_pieces
   sample_key = jax.random.split(key, 3)[1]
   pieces = [jax.random.fold_in(sample_key, i) for i in range(num_pieces)]
   problems = [run.task.prompt_text(maze).split('\n')[:2] for maze in run.task._problems[3:]]
   expected = recompute(run, params, pieces if num_pieces > 1 else [sample_key], problems)
   np.testing.assert_array_equal(found.ids, np.arange(3, 15))
-  np.testing.assert_allclose(found.values, expected['values'], rtol=1e-5)
-  np.testing.assert_allclose(found.majority, expected['majority'], rtol=1e-12)
+  np.testing.assert_allclose(found.curves['pass@k'], expected['values'], rtol=1e-5)
+  np.testing.assert_allclose(found.curves['maj@k'], expected['majority'], rtol=1e-12)
   assert found.statistics.keys() == expected.keys() - {'values', 'majority'}
   for name, values in found.statistics.items():
     np.testing.assert_allclose(values, expected[name], rtol=1e-5, err_msg=name)
   if not greedy:  # There is something to see.
-    assert {0, 1} < set(found.values[:, 0]) | {0, 1}
-    assert np.any(found.majority[:, 1] != found.values[:, 1])
-    assert all(np.ptp(x) > 0 for x in (found.statistics['entropy'], found.values[:, 1]))
+    values, majority = found.curves['pass@k'], found.curves['maj@k']
+    assert {0, 1} < set(values[:, 0]) | {0, 1}
+    assert np.any(majority[:, 1] != values[:, 1])
+    assert all(np.ptp(x) > 0 for x in (found.statistics['entropy'], values[:, 1]))
     for kind in ('right', 'wrong', 'empty', 'overlong'):
       assert np.mean(found.statistics[f'verdict_{kind}']) > 0
-  metrics = measure.evaluation_metrics(found, run.settings.eval, is_binary=True)
+  metrics = measure.evaluation_metrics(found, run.settings.eval.ks)
   for i, k in enumerate((1, 3, 6)):
     assert metrics[f'eval/maj@{k}'] == pytest.approx(expected['majority'][:, i].mean())
     values = expected['values'][:, i]
@@ -340,27 +348,29 @@ def test_the_random_numbers_of_an_evaluation():
   params, key = run.policy.init(jax.random.key(0)), jax.random.key(5)
   found = measure.make_evaluate(run)(params, 3, key)
   prompt_key, sample_key, reward_key = jax.random.split(key, 3)
-  prompts = run.task.prompts(3, 16, prompt_key)
+  prompts = run.task.held_out(16, prompt_key)
   rollout = run.policy.sample(params, prompts, 16, sample_key)
-  rewards = np.asarray(run.task.rewards(prompts, rollout, reward_key))
+  rewards = np.asarray(run.task.grade(prompts, rollout, reward_key).rewards)
   np.testing.assert_array_equal(found.ids, prompts.ids)
-  np.testing.assert_allclose(found.values[:, 0], rewards.mean(axis=1), rtol=1e-6)
-  np.testing.assert_allclose(found.values[:, -1], rewards.max(axis=1), rtol=1e-6)
-  assert found.majority is None
+  assert found.curves.keys() == {'max@k'}
+  np.testing.assert_allclose(found.curves['max@k'][:, 0], rewards.mean(axis=1), rtol=1e-6)
+  np.testing.assert_allclose(found.curves['max@k'][:, -1], rewards.max(axis=1), rtol=1e-6)
   assert found.statistics.keys() == {'entropy', 'completion_tokens'}
   np.testing.assert_allclose(found.statistics['entropy'], np.log(4), rtol=1e-6)
   np.testing.assert_allclose(
-    found.exact, run.task.exact_objective(run.policy, params, run.settings.eval.ks), rtol=1e-6
+    found.exact['max@k'],
+    run.task.exact_objective(run.policy, params, run.settings.eval.ks),
+    rtol=1e-6,
   )
 
 
 def test_a_policy_that_does_not_sample_exactly_has_no_exact_value(toys, monkeypatch):
   exact = lambda self, policy, params, ks: jnp.zeros(len(ks))
-  monkeypatch.setattr(TASKS['maze'], 'exact_objective', exact, raising=False)
+  monkeypatch.setattr(TASKS['maze'], 'exact_objective', exact)
   for greedy, is_known in ((None, True), (True, False)):
     run = make_run(mazes_config(**{'eval.policy.greedy': greedy}))
     found = measure.make_evaluate(run)(run.policy.init(None), 0, jax.random.key(0))
-    assert (found.exact is not None) == is_known
+    assert ('pass@k' in found.exact) == is_known
 
 
 @pytest.mark.parametrize(
@@ -415,7 +425,7 @@ def test_a_checkpoint_is_evaluated_as_in_training(toys, tmp_path):
     assert step == 4
     eval_key = jax.random.split(jax.random.key(config.seed), 4)[2]
     found = measure.make_evaluate(run)(params, step, jax.random.fold_in(eval_key, step))
-    metrics = measure.evaluation_metrics(found, run.settings.eval, is_binary=False)
+    metrics = measure.evaluation_metrics(found, run.settings.eval.ks)
     last = read_metrics(tmp_path / name)[-1]
     assert last['step'] == 4
     for metric in ('eval/max@1', 'eval/max@4', 'eval/max@4_se', 'eval/entropy'):
@@ -440,9 +450,9 @@ def test_report_of_a_text_task(toys, tmp_path):
   eval_key, bootstrap_key = jax.random.split(jax.random.key(7))
   direct = measure.make_evaluate(make_run(run['config']))(params, 0, eval_key)
   assert run['problems']['id'] == list(range(3, 15))
-  np.testing.assert_array_equal(run['problems']['pass@k'], direct.values)
-  np.testing.assert_array_equal(run['problems']['maj@k'], direct.majority)
-  for curve, values in (('pass@k', direct.values), ('maj@k', direct.majority)):
+  np.testing.assert_array_equal(run['problems']['pass@k'], direct.curves['pass@k'])
+  np.testing.assert_array_equal(run['problems']['maj@k'], direct.curves['maj@k'])
+  for curve, values in direct.curves.items():
     columns = run['curves'][curve]
     assert columns['k'] == [1, 2, 3, 4, 6]
     np.testing.assert_allclose(columns['mean'], values.mean(axis=0), rtol=1e-6)

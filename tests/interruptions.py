@@ -15,6 +15,7 @@ from pkpo_jax.policies import POLICIES
 from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import TextProblems, decode_completions
+from pkpo_jax.tokenizers import Tokenizer
 from pkpo_jax.train import train
 from tests.sequence_policy import BagPolicy
 
@@ -51,8 +52,8 @@ class Interruption:
 class Near(TextProblems):
   """The prompt is a letter; a completion is right if that letter or a neighbour is in it."""
 
-  def __init__(self, num_held_out: int = 4):
-    super().__init__({'name': 'characters'}, 'abcdefghijklmnop', num_held_out)
+  def __init__(self, tokenizer: Tokenizer, num_held_out: int = 4):
+    super().__init__(tokenizer, 'abcdefghijklmnop', num_held_out)
     self.vocab_size = self.tokenizer.vocab_size
 
   def prompt_text(self, problem):
@@ -76,8 +77,10 @@ class Near(TextProblems):
 class LastToken(BagPolicy):
   """BagPolicy after the last token of a prompt."""
 
+  completions = 'text'
+
   def sample(self, params, prompts, num_samples, key):
-    prompts = prompts.replace(tokens=prompts.tokens[:, -1:])
+    prompts = prompts.replace(tokens=prompts.tokens[:, -1:], mask=prompts.mask[:, -1:])
     return super().sample(params, prompts, num_samples, key)
 
 
@@ -89,7 +92,8 @@ def bandit_config():
 
 def text_config():
   config = default.get_config()
-  config.task, config.policy = {'name': 'near'}, {'name': 'last_token', 'width': 8}
+  config.task = {'name': 'near'}
+  config.policy = {'name': 'last_token', 'width': 8, 'tokenizer': {'name': 'characters'}}
   config.update_from_flattened_dict({**_SMALL, 'rollout.num_samples': 8})
   return config
 

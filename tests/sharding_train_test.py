@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from configs import default
 from pkpo_jax import sharding
 from pkpo_jax.optimizer import make_optimizer
-from pkpo_jax.run import compile_step
+from pkpo_jax.run import jit_train_step, make_init
 from pkpo_jax.settings import LossSettings, MeshSettings
 from pkpo_jax.train_step import split_prompts
 from tests.sequence_policy import make_policy, make_rollout
@@ -49,7 +49,8 @@ def _compiled(mesh, settings, dtype):
     num_train_steps=10,
     updates_per_step=settings.num_epochs * settings.num_minibatches,
   )
-  return compile_step(policy, optimizer, settings, mesh)
+  train_step = jit_train_step(policy, optimizer, settings, mesh)
+  return make_init(policy, optimizer, mesh), train_step
 
 
 def _train(mesh, settings, dtype=jnp.float32):

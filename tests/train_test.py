@@ -14,12 +14,12 @@ from configs import bandit, default, gaussian, maze_tiny
 from experiments.toy import train_seeds
 from pkpo_jax import ADVANTAGES
 from pkpo_jax.checkpoints import lock_workdir
-from pkpo_jax.evaluation import measure
+from pkpo_jax.data.pipeline import problem_ids
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
-from pkpo_jax.run import compile_step, make_run
+from pkpo_jax.run import jit_train_step, make_run
 from pkpo_jax.tasks import TASKS, HiddenAnswer
-from pkpo_jax.tasks.grades import Verdict
+from pkpo_jax.tasks.grades import Verdict, grades_of
 from pkpo_jax.train import train
 from pkpo_jax.types import Prompts, Rollout
 from tests.interruptions import metrics_text
@@ -114,7 +114,7 @@ def test_without_a_kl_penalty_there_is_no_reference(sequences, tmp_path, monkeyp
 
     return forward
 
-  monkeypatch.setattr('pkpo_jax.train.make_forward', make_forward)
+  monkeypatch.setattr('pkpo_jax.run.make_forward', make_forward)
   train(config_of(), tmp_path / 'without')
   assert not any('train/kl' in line for line in read_metrics(tmp_path / 'without'))
   with pytest.raises(AssertionError, match='computed a reference'):
@@ -143,7 +143,7 @@ def test_pretrained_parameters_are_loaded_into_their_shardings(sequences, tmp_pa
     fill = lambda x: jax.device_put(jnp.full(x.shape, 0.25, x.dtype), x.sharding)
     return {'cell': jax.tree.map(fill, like['cell'])}
 
-  monkeypatch.setattr(BagPolicy, 'pretrained', pretrained, raising=False)
+  monkeypatch.setattr(BagPolicy, 'pretrained', pretrained)
   config = config_of(mesh__fsdp=2, mesh__tensor=2, optimizer__learning_rate=1e-9)
   params = train(config, tmp_path).params
   np.testing.assert_allclose(params['cell']['embedding'], 0.25, rtol=1e-6)
@@ -210,8 +210,8 @@ def test_every_advantage_gets_what_it_asks_for(name):
   keys = jax.random.split(jax.random.key(1), 4)
   prompts = run.task.prompts(0, 8, keys[0])
   rollout = run.policy.sample(params, prompts, 16, keys[1])
-  rewards = run.task.rewards(prompts, rollout, keys[2])
-  advantages = run.advantage_fn(params, rollout, rewards, run.k_schedule(0), keys[3])
+  rewards = run.task.grade(prompts, rollout, keys[2]).rewards
+  advantages = run.advantage_fn(params, rollout, rewards, None, run.k_schedule(0), keys[3])
   assert advantages.shape == (8, 16)
   assert np.any(advantages != 0)
 
@@ -355,10 +355,11 @@ def test_demonstrations_are_imitated_and_solve_nothing(sequences, tmp_path, monk
     shape = (len(prompts.ids), num_samples, max_new_tokens)
     repeated = np.broadcast_to(np.asarray(prompts.ids)[:, None, None], shape).astype(np.int32)
     mask, zeros = np.ones(shape, bool), np.zeros(shape, np.float32)
-    return Rollout(np.asarray(prompts.tokens), repeated, mask, zeros)
+    tokens, prompt_mask = np.asarray(prompts.tokens), np.asarray(prompts.mask)
+    return Rollout(tokens, prompt_mask, repeated, mask, zeros)
 
-  monkeypatch.setattr(CountTask, 'demonstrations', demonstrations, raising=False)
-  monkeypatch.setattr(BagPolicy, 'max_new_tokens', 5, raising=False)
+  monkeypatch.setattr(CountTask, 'demonstrations', demonstrations)
+  monkeypatch.setattr(BagPolicy, 'max_new_tokens', 5)
   config = config_of(rollout__source='demonstrations', advantage__name='reinforce')
   config.num_train_steps, config.advantage.k, config.eval.every = 40, 1, 40
   train(config, tmp_path)
@@ -376,13 +377,17 @@ def test_demonstrations_are_imitated_and_solve_nothing(sequences, tmp_path, monk
 class JudgedCount(CountTask):
   """As many right places as there are make the score; three of five make a success."""
 
-  def verdicts(self, prompts, rollout):
-    shares = np.asarray(self.rewards(prompts, rollout, None))
+  objectives = ('pass@k', 'max@k')
+
+  def grade(self, prompts, rollout, key):
+    shares = np.asarray(super().grade(prompts, rollout, key).rewards)
     kinds = np.where(shares >= 0.6, 'right', 'wrong')
-    return [
-      [Verdict(str(kind), score=float(share)) for kind, share in zip(*group, strict=True)]
-      for group in zip(kinds, shares, strict=True)
-    ]
+    return grades_of(
+      [
+        [Verdict(str(kind), score=float(share)) for kind, share in zip(*group, strict=True)]
+        for group in zip(kinds, shares, strict=True)
+      ]
+    )
 
 
 def test_successes_are_kept_beside_shaped_rewards(sequences, tmp_path, monkeypatch):
@@ -408,25 +413,26 @@ def test_pieces_of_a_rollout_are_graded_one_by_one(sequences, tmp_path, monkeypa
   """Each sample's reward is its own, whatever piece it was in."""
   graded, learnt_from = [], []
 
-  def grade(task, prompts, rollout, key):
-    grades = measure.grade(task, prompts, rollout, key)
-    graded.append((prompts.ids, rollout, grades.rewards, grades.verdicts))
-    return grades
+  class Watched(JudgedCount):
+    def grade(self, prompts, rollout, key):
+      grades = super().grade(prompts, rollout, key)
+      if rollout.completions.shape[0] == 8 // num_pieces:  # Evaluations have 6 prompts.
+        graded.append((prompts.ids, rollout, grades.rewards, grades.verdicts))
+      return grades
 
   def compiled(*arguments):
-    init, step = compile_step(*arguments)
+    step = jit_train_step(*arguments)
 
     def watched(state, frozen, rollout, advantages, key):
       learnt_from.append((jax.tree.map(np.asarray, rollout), np.asarray(advantages)))
       return step(state, frozen, rollout, advantages, key)
 
-    return init, watched
+    return watched
 
-  monkeypatch.setitem(TASKS, 'count', JudgedCount)
-  monkeypatch.setattr('pkpo_jax.train.grade', grade)
-  monkeypatch.setattr('pkpo_jax.train.compile_step', compiled)
+  monkeypatch.setitem(TASKS, 'count', Watched)
+  monkeypatch.setattr('pkpo_jax.train.jit_train_step', compiled)
   config = config_of(rollout__num_pieces=num_pieces, advantage__name='reinforce')
-  config.advantage.k = 1
+  config.advantage.k, config.eval.num_prompts = 1, 6
   train(config, tmp_path)
   assert len(graded) == 4 * num_pieces and len(learnt_from) == 4
   for i, (rollout, advantages) in enumerate(learnt_from):
@@ -451,15 +457,25 @@ def test_prompts_divide_into_pieces(tmp_path):
     train(_small(**{'rollout.num_pieces': 3}), tmp_path / 'run')
 
 
+class FiniteCount(CountTask):
+  """The task with problems that are numbered, six to train on and eight held out."""
+
+  num_problems, num_held_out = 6, 8
+
+  def prompts(self, step, num_prompts, key):
+    return self._prompts_of(problem_ids(self.num_problems, step, num_prompts, key))
+
+  def held_out(self, num_prompts, key):
+    return self._prompts_of(self.num_problems + np.arange(num_prompts))
+
+  def _prompts_of(self, ids):
+    tokens = (ids % (self.vocab_size - 1) + 1).astype(np.int32)[:, None]
+    mask = np.ones(tokens.shape, bool)
+    return Prompts(ids=ids.astype(np.int32), tokens=tokens, mask=mask, hidden=tokens[:, 0])
+
+
 def test_epochs_are_logged_where_they_begin(sequences, tmp_path, monkeypatch):
-  class Finite(CountTask):
-    num_problems, num_held_out = 6, 8
-
-    def prompts_of(self, ids):
-      tokens = (ids % (self.vocab_size - 1) + 1).astype(np.int32)
-      return Prompts(ids=ids.astype(np.int32), tokens=tokens[:, None], hidden=tokens)
-
-  monkeypatch.setitem(TASKS, 'count', Finite)
+  monkeypatch.setitem(TASKS, 'count', FiniteCount)
   config = config_of()
   config.rollout.num_prompts, config.num_train_steps = 4, 7
   train(config, tmp_path)
@@ -470,13 +486,9 @@ def test_epochs_are_logged_where_they_begin(sequences, tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_needs_the_same_problems(sequences, tmp_path, monkeypatch):
-  class Finite(CountTask):
-    num_problems, num_held_out, fingerprint = 6, 8, 123
+  class Finite(FiniteCount):
+    fingerprint = 123
     num_closed = 0
-
-    def prompts_of(self, ids):
-      tokens = (ids % (self.vocab_size - 1) + 1).astype(np.int32)
-      return Prompts(ids=ids.astype(np.int32), tokens=tokens[:, None], hidden=tokens)
 
     def close(self):
       Finite.num_closed += 1
