@@ -80,7 +80,7 @@ def toys(monkeypatch):
 def mazes_config(**overrides):
   config = default.get_config()
   config.task = default.maze()
-  config.policy = {'name': 'unigram'}
+  config.policy = {'name': 'unigram', 'tokenizer': {'name': 'characters'}}
   config.eval.policy = {'greedy': None}
   config.update_from_flattened_dict(
     {
