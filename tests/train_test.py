@@ -247,7 +247,7 @@ def test_annealing_k_compiles_nothing_anew(tmp_path):
 
   def count(rewards, k):
     traces.append(k)
-    return run.advantage_fn(None, None, rewards, k, None)
+    return run.advantage_fn(None, None, rewards, None, k, None)
 
   counted = jax.jit(count)
   for step in range(17):
@@ -260,14 +260,16 @@ def test_annealing_k_compiles_nothing_anew(tmp_path):
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_bad_reward_stops_the_run_before_the_update(bad, tmp_path, monkeypatch):
-  good_rewards = HiddenAnswer.rewards
+  good_grade = HiddenAnswer.grade
 
-  def rewards(self, prompts, rollout, key):
-    found = good_rewards(self, prompts, rollout, key)
-    return found.at[5, 2].set(bad) if next(calls) == 3 else found
+  def grade(self, prompts, rollout, key):
+    grades = good_grade(self, prompts, rollout, key)
+    if next(calls) != 3:
+      return grades
+    return grades._replace(rewards=grades.rewards.at[5, 2].set(bad))
 
   calls = iter(range(100))
-  monkeypatch.setattr(HiddenAnswer, 'rewards', rewards)
+  monkeypatch.setattr(HiddenAnswer, 'grade', grade)
   config = _small(**{'eval.every': 100, 'task.num_contexts': 1})
   with pytest.raises(FloatingPointError, match=f'{bad}.*sample 2 of prompt 0 at step 2'):
     train(config, tmp_path)

@@ -182,17 +182,17 @@ def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, jax.Arr
 def evaluation_metrics(evaluation: Evaluation, ks: Sequence[int]) -> dict[str, Any]:
   """Returns the means over problems, named eval/...
 
-  They are pass@k, max@k and maj@k, the standard error over problems (pass@k_se) of the first
-  objective, pass@k_exact and the statistics of `statistics.sample_statistics`, each where it is
+  They are pass@k, max@k and maj@k, each with its standard error over problems (pass@k_se),
+  pass@k_exact and the statistics of `statistics.sample_statistics`, each where it is
   known. Problems with fewer than k judged samples are left out of the mean for k.
   """
   metrics = exact_metrics(evaluation.exact, ks)
-  for i, (name, values) in enumerate(evaluation.curves.items()):
+  for name, values in evaluation.curves.items():
     for k, column in zip(ks, values.T, strict=True):
       known = column[~np.isnan(column)]
       if known.size:
         metrics[metric_name(name, k)] = np.mean(known)
-      if known.size > 1 and i == 0:
+      if known.size > 1:
         metrics[f'{metric_name(name, k)}_se'] = standard_error(known)
   for name, values in evaluation.statistics.items():
     if not np.isnan(values).all():
