@@ -1,4 +1,4 @@
-"""Errors that name a field, its value and what was expected."""
+"""Errors that say what is wrong with what was given, and where."""
 
 from typing import Any
 
@@ -19,6 +19,45 @@ class FieldError(ValueError):
   def within(self, group: str) -> 'FieldError':
     """Returns the same error of the field `group.field`."""
     return type(self)(f'{group}.{self.field}', self.problem)
+
+
+class FieldTypeError(FieldError, TypeError):
+  """A value of a wrong type."""
+
+
+class ConfigError(Exception):
+  """A config that cannot be run, in one line that names the field.
+
+  It is raised before any work is done, in place of the FieldError that is its cause.
+  """
+
+
+class WorkdirError(ValueError):
+  """A workdir that this run cannot use: another's, another config's, or damaged."""
+
+
+class DataError(ValueError):
+  """Files that were named and are not what they have to be: a source, prepared data, weights."""
+
+
+class SaveError(OSError):
+  """A checkpoint that could not be written; the line names the step and the cause."""
+
+
+# What a command prints as one line, without a traceback; anything else is a fault of ours.
+USER_ERRORS = (ConfigError, WorkdirError, DataError, SaveError, FileNotFoundError, ImportError)
+
+
+class Choices(dict):
+  """A dict of what can be named; a name that is none of its keys gets a message that lists them.
+
+  >>> Choices(adam=1, sgd=2)['admn']
+  Traceback (most recent call last):
+  KeyError: "expected one of ['adam', 'sgd'], got 'admn'."
+  """
+
+  def __missing__(self, name: Any) -> Any:
+    raise KeyError(f'expected one of {sorted(self)}, got {name!r}.')
 
 
 def expect(condition: bool, field: str, expected: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Float, Shaped
 
 from pkpo_jax import groups
+from pkpo_jax.errors import FieldError, FieldTypeError
 from pkpo_jax.typing import AnyArray, K, Key, Mask, PerGroup, Rewards
 from pkpo_jax.weights import subset_weights
 
@@ -69,14 +70,14 @@ def pass_at_k(num_correct: Counts, num_samples: Counts, k: K) -> PerGroup:
   """
   for name, count in (('num_correct', num_correct), ('num_samples', num_samples)):
     if not jnp.issubdtype(jnp.result_type(count), jnp.integer):
-      raise TypeError(f'{name}: expected integers, got dtype {jnp.result_type(count)}.')
+      raise FieldTypeError(name, f'expected integers, got dtype {jnp.result_type(count)}.')
   known = [x for x in (num_correct, num_samples) if not isinstance(x, jax.core.Tracer)]
   if len(known) == 2:
     c, n = np.broadcast_arrays(*known)
     if np.any((c < 0) | (c > n)):
       at = tuple(np.argwhere((c < 0) | (c > n))[0])
-      raise ValueError(
-        f'num_correct: expected 0 <= num_correct <= num_samples = {n[at]}, got {c[at]}.'
+      raise FieldError(
+        'num_correct', f'expected 0 <= num_correct <= num_samples = {n[at]}, got {c[at]}.'
       )
     if not isinstance(k, jax.Array):
       groups.check_k(k, int(n.min()))
@@ -119,9 +120,10 @@ def pass_at_k_curve(
     num_valid = np.sum(np.asarray(where), axis=-1)
     if np.any(num_valid < max(ks)):
       at = tuple(int(i) for i in np.argwhere(num_valid < max(ks))[0])
-      raise ValueError(
-        f'ks: expected every k <= the samples of every problem, got k = {max(ks)} and '
-        f'{num_valid[at]} samples at problem {at}.'
+      raise FieldError(
+        'ks',
+        f'expected every k <= the samples of every problem, got k = {max(ks)} and '
+        f'{num_valid[at]} samples at problem {at}.',
       )
   return jnp.stack([max_at_k(rewards, k, where=where) for k in ks], axis=-1)
 
@@ -172,9 +174,9 @@ def bootstrap_interval(
     ValueError: if there are fewer than 2 problems, or level or num_resamples is out of range.
   """
   if not 0 < level < 1:
-    raise ValueError(f'level: expected a number in (0, 1), got {level}.')
+    raise FieldError('level', f'expected a number in (0, 1), got {level}.')
   if num_resamples < 1:
-    raise ValueError(f'num_resamples: expected at least 1, got {num_resamples}.')
+    raise FieldError('num_resamples', f'expected at least 1, got {num_resamples}.')
   num_problems = _count_problems(values, 'values')
   values = jnp.asarray(values)
 
@@ -211,9 +213,9 @@ def paired_bootstrap(
     ValueError: if the shapes differ, or as in `bootstrap_interval`.
   """
   if jnp.shape(values) != jnp.shape(other_values):
-    raise ValueError(
-      f'other_values: expected the shape of values {jnp.shape(values)}, '
-      f'got {jnp.shape(other_values)}.'
+    raise FieldError(
+      'other_values',
+      f'expected the shape of values {jnp.shape(values)}, got {jnp.shape(other_values)}.',
     )
   difference = jnp.asarray(values) - jnp.asarray(other_values)
   return bootstrap_interval(difference, key, level=level, num_resamples=num_resamples)
@@ -222,5 +224,5 @@ def paired_bootstrap(
 def _count_problems(values: AnyArray, name: str) -> int:
   shape = jnp.shape(values)
   if not shape or shape[0] < 2:
-    raise ValueError(f'{name}: expected shape [P, ...] with P >= 2 problems, got {shape}.')
+    raise FieldError(name, f'expected shape [P, ...] with P >= 2 problems, got {shape}.')
   return shape[0]
