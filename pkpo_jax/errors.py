@@ -25,27 +25,30 @@ class FieldTypeError(FieldError, TypeError):
   """A value of a wrong type."""
 
 
-class ConfigError(Exception):
-  """A config that cannot be run, in one line that names the field.
-
-  It is raised before any work is done, in place of the FieldError that is its cause.
-  """
-
-
 class WorkdirError(ValueError):
-  """A workdir that this run cannot use: another's, another config's, or damaged."""
+  """A workdir that cannot be used: of another run or process, or damaged."""
 
 
 class DataError(ValueError):
-  """Files that were named and are not what they have to be: a source, prepared data, weights."""
+  """Files that are not what they have to be: a source, prepared data, weights, metrics."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+  """Files that are not there."""
+
+
+class UnavailableError(RuntimeError):
+  """Something that this machine does not offer, such as a sandbox."""
 
 
 class SaveError(OSError):
-  """A checkpoint that could not be written; the line names the step and the cause."""
+  """A checkpoint that could not be written."""
 
 
-# What a command prints as one line, without a traceback; anything else is a fault of ours.
-USER_ERRORS = (ConfigError, WorkdirError, DataError, SaveError, FileNotFoundError, ImportError)
+# A command prints these as one line, without a traceback, whenever they come.
+USER_ERRORS = (WorkdirError, DataError, UnavailableError, SaveError)
+# And these before a run's first step, when nothing but its config can have raised them.
+CONFIG_ERRORS = (FieldError, ImportError, FileNotFoundError, *USER_ERRORS)
 
 
 class Choices(dict):

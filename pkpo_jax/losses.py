@@ -59,8 +59,8 @@ def exp_bounded(log_ratio: Float[jax.Array, '*b']) -> Float[jax.Array, '*b']:
   -10^4 nats; exact up to the bound, and beyond it still increasing, so that gradients keep their
   direction.
 
-  >>> print(exp_bounded(jnp.array([0., 1., 20., 100.])))
-  [1.0000000e+00 2.7182817e+00 4.8516518e+08 3.9298382e+10]
+  >>> print(exp_bounded(jnp.array([0., 1.])), bool(exp_bounded(200.) > exp_bounded(100.)))
+  [1.        2.7182817] True
   """
   inside = jnp.minimum(log_ratio, LOG_RATIO_BOUND)
   return jnp.exp(inside) * (1 + jnp.maximum(log_ratio - LOG_RATIO_BOUND, 0))

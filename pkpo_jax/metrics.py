@@ -12,6 +12,8 @@ import jax
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from pkpo_jax.errors import DataError, SaveError
+
 
 class MetricWriter:
   """Writes scalars to workdir/metrics.jsonl and, if asked, to TensorBoard event files.
@@ -38,8 +40,11 @@ class MetricWriter:
     for name, value in scalars.items():
       if not math.isfinite(value):
         raise FloatingPointError(f'{name}: expected a finite number at step {step}, got {value}.')
-    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
-    self._file.flush()  # Somebody may be following the run.
+    try:
+      self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+      self._file.flush()  # Somebody may be following the run.
+    except OSError as error:
+      raise SaveError(f'{self._path}: step {step} could not be written: {error}.') from error
     if self._tensorboard is not None:
       self._tensorboard.write(step, scalars)
 
@@ -93,9 +98,14 @@ class _TensorBoard:
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:
-  """Returns the lines of workdir/metrics.jsonl, in order."""
-  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  """Returns the lines of workdir/metrics.jsonl, in order.
+
+  Raises:
+    DataError: if a line is damaged; names file and line.
+  """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  lines = path.read_text(errors='replace').splitlines()
+  return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 class Laps:
@@ -124,11 +134,25 @@ class Laps:
     return time.perf_counter()
 
 
+def _parse(path: pathlib.Path, number: int, line: str) -> dict[str, int | float]:
+  """Returns the metrics in a line of a file."""
+  try:
+    metrics = json.loads(line)
+  except ValueError as error:
+    raise DataError(
+      f'{path}, line {number}: expected JSON, got {line.strip()[:80]!r} ({error}). A run that is '
+      'resumed writes the lines of its last steps anew; remove what follows the damage.'
+    ) from error
+  if not isinstance(metrics, dict) or 'step' not in metrics:
+    raise DataError(f"{path}, line {number}: expected an object with 'step', got {line[:80]!r}.")
+  return metrics
+
+
 def _drop_from_step(path: pathlib.Path, first_step: int) -> None:
   """Removes the lines of steps >= first_step, and a last line that was cut short."""
   kept = []
   for line in path.read_text().splitlines(keepends=True):
-    if not line.endswith('\n') or json.loads(line)['step'] >= first_step:
+    if not line.endswith('\n') or _parse(path, len(kept) + 1, line)['step'] >= first_step:
       break
     kept.append(line)
   rewritten = path.with_suffix('.tmp')

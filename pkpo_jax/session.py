@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from pkpo_jax.checkpoints import Checkpoints, lock_workdir
+from pkpo_jax.checkpoints import Checkpoints
 from pkpo_jax.curves import group_metrics, metric_name, outcomes_of
 from pkpo_jax.data.pipeline import epoch_begun
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import WorkdirError
 from pkpo_jax.evaluation.measure import (
   evaluation_metrics,
   exact_metrics,
@@ -28,6 +28,7 @@ from pkpo_jax.tally import empty_tally
 from pkpo_jax.tasks.grades import Grades, check_finite
 from pkpo_jax.types import Prompts, Snapshot, TrainState
 from pkpo_jax.typing import Key
+from pkpo_jax.workdir import lock_workdir
 
 # Metrics of an update that compare the policy with the one that drew the samples.
 _OF_SAMPLES = ('ratio_mean', 'log_ratio_max')
@@ -87,8 +88,16 @@ class Session:
     start = self._checkpoints.restore(Snapshot(state, key, self._tally, self._position(0)))
     self._tally, self._key, self._first_step = start.tally, start.key, start.position['step']
     due = self._position(self._first_step)
-    by_whom = f'{due}, by the config and the data'
-    expect(start.position == due, f'position in {self._workdir}', by_whom, start.position)
+    if start.position != due:
+      raise WorkdirError(
+        f'position in {self._workdir}: expected {due}, by the config and the data, got '
+        f'{start.position}.'
+      )
+    if self._first_step > settings.num_train_steps:
+      raise WorkdirError(
+        f'num_train_steps: expected at least the {self._first_step} steps that {self._workdir} has '
+        f'seen, got {settings.num_train_steps}.'
+      )
     if self._first_step:
       print(f'Resuming {self._workdir} at step {self._first_step}.')
     self._keys = run_keys(start.key)

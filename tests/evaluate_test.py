@@ -79,7 +79,7 @@ def toys(monkeypatch):
 
 def mazes_config(**overrides):
   config = default.get_config()
-  config.task = default.maze()
+  config.task = default.task('maze')
   config.policy = {'name': 'unigram', 'tokenizer': {'name': 'characters'}}
   config.eval.policy = {'greedy': None}
   config.update_from_flattened_dict(
