@@ -17,8 +17,8 @@ from pkpo_jax.types import TrainState
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """Trains as `config` says, resuming what is in `workdir`, and returns the last state.
 
-  Leaves config.json, metrics.jsonl, tensorboard/ and checkpoints/ in workdir. On SIGTERM it ends
-  the step, saves and exits with code 0; the same call goes on from there.
+  Leaves config.json, metrics.jsonl, samples/, tensorboard/ and checkpoints/ in workdir. On SIGTERM
+  it ends the step, saves and exits with code 0; the same call goes on from there.
 
   Raises:
     ValueError, TypeError: if the config is wrong, or workdir belongs to another config or is
@@ -59,6 +59,7 @@ def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> tuple[T
       advantages = source.advantages(params, rollout, grades, k, keys.advantages)
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
       laps.end('update', state)
+      session.keep(step, prompts, rollout, grades, advantages, k)
       session.log(step, metrics, observed, laps)
       step += 1
   return state, step

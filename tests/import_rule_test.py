@@ -13,13 +13,13 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'flags', 'keys', 'typing'},
+  {'errors', 'flags', 'keys', 'samples', 'typing'},
   {'settings', 'types', 'weights', 'groups'},
   {'estimators', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'tasks'},
-  {'curves', 'prepare', 'train_step'},
+  {'curves', 'prepare', 'sample_writer', 'train_step'},
   {'rollouts'},
   {'run'},
   {'evaluation'},
