@@ -18,12 +18,13 @@ from pkpo_jax.types import Prompts, Rollout
 class SampleWriter:
   """Keeps samples in a file of JSON lines, a few of each training step or all of an evaluation.
 
-  The file has the newest steps that fit into its bound, each whole: older ones are dropped. Only
-  the newest may be larger alone. The first of its samples are kept then, and a last line says how
-  many were left out: `{"step": 10, "split": "eval", "left_out": 300}`.
+  The file has as many of the newest steps as fit into its bound, each of them whole; older ones are
+  dropped. A step that is larger than the bound by itself is cut: its first samples are kept, and a
+  last line says how many were left out, as does stderr:
+    {"step": 10, "split": "eval", "left_out": 300}
 
-  The file follows from the samples alone. A run that is killed and resumed ends with the same
-  bytes, as it first drops the steps that it will repeat.
+  A resumed run first drops the steps that it will repeat. What the file has follows from all
+  samples so far, so that a run that is killed and resumed ends with the same bytes as a whole run.
   """
 
   def __init__(

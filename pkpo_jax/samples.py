@@ -74,8 +74,8 @@ def show(samples: Sequence[dict[str, Any]], full: bool = False) -> str:
   Texts of more than 1000 characters lose their middle, unless `full`.
 
   >>> print(show([{'step': 0, 'prompt_id': 7, 'group': 0, 'sample': 0, 'prompt': 'ab=',
-  ...   'completion': 'ac', 'num_tokens': 3, 'is_truncated': False, 'verdict': None, 'answer': None, 'reward': 0.5,
-  ...   'success': None}]))
+  ...   'completion': 'ac', 'num_tokens': 3, 'is_truncated': False, 'verdict': None,
+  ...   'answer': None, 'reward': 0.5, 'success': None}]))
   prompt 7
     | ab=
     sample 0: reward 0.5, 3 tokens
@@ -106,7 +106,9 @@ def samples_path(source: str | pathlib.Path, split: str) -> pathlib.Path:
     raise FileNotFoundError(f'{source}: expected the workdir of a run, found no such folder.')
   if path is None:
     there = [name for name in SPLITS if (source / 'samples' / f'{name}.jsonl').is_file()]
-    instead = f'--split={there[0]} is there.' if there else 'A run keeps some as config.log says.'
+    instead = (
+      f'--split={there[0]} is there.' if there else 'A run keeps them if log.max_samples_mib > 0.'
+    )
     raise FileNotFoundError(f'{candidates[-1]}: no such file of samples. {instead}')
   return path
 
@@ -237,6 +239,8 @@ def _printable(text: str) -> str:
 
 
 def _step(word: str) -> int | str:
+  if word != 'last' and not word.isdecimal():
+    raise argparse.ArgumentTypeError(f"expected a number or 'last', got {word!r}")
   return word if word == 'last' else int(word)
 
 
