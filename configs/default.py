@@ -88,6 +88,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.log.every = 10  # Steps between lines of training metrics.
   config.log.rolling_steps = 50  # Steps whose mean is pass@k_rolling (max@k_rolling).
   config.log.tensorboard = True  # Also write TensorBoard event files.
+  # Samples kept of each logged step, and shown in TensorBoard of each evaluation; 0 is none.
+  config.log.samples_per_step = 4
+  # Bound of samples/train.jsonl, and of samples/eval.jsonl, which has all samples of evaluations;
+  # the oldest steps are dropped first. 0 writes neither.
+  config.log.max_samples_mib = 64
   return config
 
 

@@ -21,12 +21,13 @@ from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.errors import CONFIG_ERRORS, expect
 from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
 from pkpo_jax.evaluation import report
-from pkpo_jax.evaluation.measure import Evaluation, count_pieces, make_evaluate
+from pkpo_jax.evaluation.measure import AfterPiece, Evaluation, count_pieces, make_evaluate
 from pkpo_jax.flags import flag_value, from_json, import_file, parse_flags
 from pkpo_jax.keys import run_keys
 from pkpo_jax.parts import complete
 from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, make_init, make_run
+from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.settings import as_dict
 from pkpo_jax.typing import Key
 from pkpo_jax.workdir import config_file_of, flatten, read_config
@@ -40,6 +41,7 @@ def evaluate_workdirs(
   checkpoint: int | str,
   seed: int,
   num_prompts_at_once: int | None = None,
+  output: pathlib.Path | None = None,
 ) -> dict[str, Any]:
   """Returns a report on a trained policy, or on two and how they differ.
 
@@ -54,6 +56,8 @@ def evaluate_workdirs(
     seed: of all that is drawn: problems, where the task draws them, samples and resamples.
     num_prompts_at_once: how many prompts to sample at a time; None is as many as have no more
       completions than an evaluation had while the first was trained.
+    output: folder that gets the samples: samples.jsonl has those of the first, other_samples.jsonl
+      those of the second. log.max_samples_mib bounds each. None keeps none.
 
   Raises:
     ValueError, TypeError: if a config is wrong, the second's task is another, or the checkpoint
@@ -84,9 +88,16 @@ def evaluate_workdirs(
   for run, workdir, each in zip(runs, workdirs, configs, strict=True):
     step, params = restore(run, mesh, workdir, checkpoint)
     evaluate = make_evaluate(run, sharding.over_prompts(mesh))
+    samples = None
+    if output is not None:
+      path = output / ('other_samples.jsonl' if evaluations else 'samples.jsonl')
+      samples = SampleWriter(path, run.task, 'eval', run.settings.log)
     # Step 0 whatever the checkpoint: the problems are the same.
     with run.task, progress(0, num_pieces, workdir.name) as bar:
-      evaluations.append(evaluate(params, 0, eval_key, num_pieces, lambda *_: bar.update()))
+      after_piece = _after_piece(bar, samples, step)
+      evaluations.append(evaluate(params, 0, eval_key, num_pieces, after_piece))
+    if samples is not None:
+      samples.write()
     del params  # Two may be more than the devices hold.
     summary = summarize(evaluations[-1], settings.ks, bootstrap_key)
     summaries.append({'workdir': str(workdir), 'step': step, 'config': each, **summary})
@@ -99,6 +110,17 @@ def evaluate_workdirs(
     'runs': summaries,
     'differences': (compare(*evaluations, settings.ks, bootstrap_key) if evaluations[1:] else {}),
   }
+
+
+def _after_piece(bar: Any, samples: SampleWriter | None, step: int) -> AfterPiece:
+  """Returns what keeps the samples of a piece of an evaluation, and moves the bar."""
+
+  def after_piece(prompts, rollout, grades):
+    if samples is not None:
+      samples.add(step, prompts, rollout, grades)
+    bar.update()
+
+  return after_piece
 
 
 def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) -> tuple[int, Any]:
@@ -197,7 +219,7 @@ def main(argv: list[str]) -> None:
     checkpoint = _checkpoint(args.checkpoint)
     output = output_folder(workdirs[0], args.output, args.overwrite)
     results = evaluate_workdirs(
-      as_dict(args.config), workdirs, checkpoint, args.seed, args.num_prompts_at_once
+      as_dict(args.config), workdirs, checkpoint, args.seed, args.num_prompts_at_once, output
     )
   except CONFIG_ERRORS as error:
     sys.exit(str(error))
@@ -209,6 +231,8 @@ def main(argv: list[str]) -> None:
   print(
     f'All of it, problem by problem: {output}/evaluation.json    Figure: {output}/evaluation.png'
   )
+  if (output / 'samples.jsonl').is_file():
+    print(f'What was sampled: python -m pkpo_jax.samples {shlex.quote(str(output))}')
 
 
 def output_folder(workdir: pathlib.Path, output: str | None, overwrite: bool) -> pathlib.Path:
@@ -238,7 +262,7 @@ def run() -> None:
   define('workdir', None, 'Folder of the run.')
   define('checkpoint', 'latest', "Which checkpoint: a step, 'latest' or 'best'.")
   define('other_workdir', None, 'Folder of a run to compare with, on the same problems.')
-  define('output', None, 'Folder for JSON and figure; workdir/evaluation, or the next free one.')
+  define('output', None, 'Folder for JSON, figure, samples; workdir/evaluation or the next free.')
   flags.DEFINE_boolean('overwrite', False, 'Write over an evaluation that is there.')
   flags.DEFINE_integer('seed', 0, 'Of all that the evaluation draws.', lower_bound=0)
   flags.DEFINE_integer(

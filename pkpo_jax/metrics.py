@@ -4,11 +4,13 @@ import json
 import math
 import os
 import pathlib
+import textwrap
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -48,6 +50,11 @@ class MetricWriter:
     if self._tensorboard is not None:
       self._tensorboard.write(step, scalars)
 
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """Writes a text to TensorBoard alone, which shows it as it is."""
+    if self._tensorboard is not None and text:
+      self._tensorboard.write_text(step, name, text)
+
   def flush(self) -> None:
     """Hands everything written so far to the operating system."""
     self._file.flush()
@@ -68,7 +75,7 @@ class MetricWriter:
 
 
 class _TensorBoard:
-  """An event file of scalars.
+  """An event file of scalars and texts.
 
   tensorboardX's own SummaryWriter writes from a queue, which its flush() does not wait for: a
   killed run would lack steps that its checkpoint is past.
@@ -86,6 +93,10 @@ class _TensorBoard:
     """Writes the scalars of a step."""
     values = [summary_pb2.Summary.Value(tag=x, simple_value=y) for x, y in scalars.items()]
     self._write(step, summary=summary_pb2.Summary(value=values))
+
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """Writes a text; TensorBoard reads Markdown, in which indented lines are left alone."""
+    self._write(step, summary=summary.text(name, textwrap.indent(text, '    ', lambda _: True)))
 
   def _write(self, step: int, **content) -> None:
     self._file.write_event(event_pb2.Event(step=step, wall_time=time.time(), **content))

@@ -255,15 +255,19 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogSettings:
-  """When metrics are written."""
+  """When metrics and samples are written, and how many samples."""
 
   every: int
   rolling_steps: int
   tensorboard: bool
+  samples_per_step: int
+  max_samples_mib: int
 
   def __post_init__(self):
     expect(self.every >= 1, 'every', 'at least 1', self.every)
     expect(self.rolling_steps >= 1, 'rolling_steps', 'at least 1', self.rolling_steps)
+    for field in ('samples_per_step', 'max_samples_mib'):
+      expect(getattr(self, field) >= 0, field, 'at least 0', getattr(self, field))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,8 @@ class Prepared(NamedTuple):
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """Trains as `config` says, resuming what is in `workdir`, and returns the last state.
 
-  Leaves config.json, metrics.jsonl, tensorboard/ and checkpoints/ in workdir. On SIGTERM it ends
-  the step, saves and exits with code 0; the same call goes on from there.
+  Leaves config.json, metrics.jsonl, samples/, tensorboard/ and checkpoints/ in workdir. On SIGTERM
+  it ends the step, saves and exits with code 0; the same call goes on from there.
 
   Raises:
     FieldError: if the config is wrong.
@@ -102,6 +102,7 @@ def _run_steps(
       advantages = source.advantages(params, rollout, grades, k, keys.advantages)
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
       laps.end('update', state)
+      session.keep(step, prompts, rollout, grades, advantages, k)
       session.log(step, metrics, observed, laps)
       step += 1
   return state, step

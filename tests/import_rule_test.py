@@ -13,16 +13,16 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'keys', 'typing'},
+  {'errors', 'keys', 'samples', 'typing'},
   {'types', 'weights', 'groups'},
   {'estimators', 'advantages', 'schedules', 'losses'},
-  {'flags', 'settings'},
+  {'settings', 'workdir'},
   {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'tasks'},
-  {'curves', 'prepare', 'train_step'},
-  {'rollouts'},
-  {'run'},
+  {'curves', 'prepare', 'sample_writer', 'train_step'},
+  {'parts', 'rollouts'},
+  {'flags', 'run'},
   {'evaluation'},
   {'session'},
   {'train'},
