@@ -25,14 +25,14 @@ from pkpo_jax.advantages import (
   tailrl,
   tzsm,
 )
-from pkpo_jax.estimators import (
+from pkpo_jax.estimators import max_at_k, pass_at_k, pass_at_k_curve, standard_error
+from pkpo_jax.intervals import (
   Interval,
   bootstrap_interval,
-  max_at_k,
+  few_problems,
+  mean_interval,
   paired_bootstrap,
-  pass_at_k,
-  pass_at_k_curve,
-  standard_error,
+  paired_interval,
 )
 from pkpo_jax.weights import subset_weights
 
@@ -42,12 +42,15 @@ __all__ = [
   'ADVANTAGES',
   'Interval',
   'bootstrap_interval',
+  'few_problems',
   'grpo',
   'max_at_k',
   'max_at_k_off_policy',
   'maxrl',
   'mean_centered',
+  'mean_interval',
   'paired_bootstrap',
+  'paired_interval',
   'pass_at_k',
   'pass_at_k_curve',
   'passk_adaptive',

@@ -20,10 +20,16 @@ from ml_collections import ConfigDict, config_flags
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import flatten, restore_params
 from pkpo_jax.errors import expect
-from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
+from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation import report
 from pkpo_jax.evaluation.measure import Evaluation, count_pieces, make_evaluate
 from pkpo_jax.flags import check_overrides, flag_value, parse_flags, read_config
+from pkpo_jax.intervals import (
+  bootstrap_interval,
+  mean_interval,
+  paired_bootstrap,
+  paired_interval,
+)
 from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, compile_step, make_run
 from pkpo_jax.settings import as_dict
@@ -131,7 +137,9 @@ def summarize(
   """Returns the curves, statistics and problems of a report; `key` draws the resamples."""
   by_problem, found = curves(evaluation, is_binary), {}
   for name, values in by_problem.items():
-    mean, low, high = bootstrap_interval(values, key, level=LEVEL)
+    # The range of shaped rewards is not known.
+    interval = bootstrap_interval if name == 'max@k' else mean_interval
+    mean, low, high = interval(values, key, level=LEVEL)
     found[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(values)}
     found[name] |= {'low': low, 'high': high}
     if evaluation.exact is not None and values is evaluation.values:
@@ -157,7 +165,8 @@ def compare(
   others, found = curves(other, is_binary), {}
   for name, values in curves(evaluation, is_binary).items():
     if name in others:
-      mean, low, high = paired_bootstrap(values, others[name], key, level=LEVEL)
+      interval = paired_bootstrap if name == 'max@k' else paired_interval
+      mean, low, high = interval(values, others[name], key, level=LEVEL)
       found[name] = _plain({'k': ks, 'mean': mean, 'low': low, 'high': high})
   return found
 

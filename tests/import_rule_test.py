@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 LAYERS = [
   {'errors', 'flags', 'typing'},
   {'settings', 'types', 'weights', 'groups'},
-  {'estimators', 'advantages', 'schedules', 'losses'},
+  {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'tasks'},
@@ -26,7 +26,8 @@ LAYERS = [
   {'evaluate', 'main'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
-KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'estimators', 'advantages'}
+KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'estimators', 'intervals'}
+KERNELS |= {'advantages'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
 OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
 HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}
