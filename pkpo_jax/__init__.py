@@ -10,16 +10,16 @@ other libraries hand them over, would be taken for one group of P * n samples: r
 from pkpo_jax import losses, schedules
 from pkpo_jax.advantages import *  # noqa: F403 Every advantage, under its name.
 from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
-from pkpo_jax.estimators import (
+from pkpo_jax.estimators import max_at_k, pass_at_k, pass_at_k_curve, standard_error
+from pkpo_jax.groups import by_group
+from pkpo_jax.intervals import (
   Interval,
   bootstrap_interval,
-  max_at_k,
+  few_problems,
+  mean_interval,
   paired_bootstrap,
-  pass_at_k,
-  pass_at_k_curve,
-  standard_error,
+  paired_interval,
 )
-from pkpo_jax.groups import by_group
 from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.weights import subset_weights
 
@@ -33,9 +33,12 @@ __all__ = [
   'SCHEDULES',
   'bootstrap_interval',
   'by_group',
+  'few_problems',
   'losses',
   'max_at_k',
+  'mean_interval',
   'paired_bootstrap',
+  'paired_interval',
   'pass_at_k',
   'pass_at_k_curve',
   'schedules',

@@ -19,10 +19,11 @@ from jax.sharding import Mesh
 from pkpo_jax import sharding
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.errors import CONFIG_ERRORS, expect
-from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
+from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation import report
 from pkpo_jax.evaluation.measure import AfterPiece, Evaluation, count_pieces, make_evaluate
 from pkpo_jax.flags import flag_value, from_json, import_file, parse_flags
+from pkpo_jax.intervals import few_problems, mean_interval, paired_interval
 from pkpo_jax.keys import run_keys
 from pkpo_jax.parts import complete
 from pkpo_jax.progress import progress
@@ -145,9 +146,10 @@ def summarize(evaluation: Evaluation, ks: Sequence[int], key: Key) -> dict[str, 
   curves = {}
   for name, values in evaluation.curves.items():
     known = values[~np.isnan(values).any(axis=-1)]
-    mean, low, high = bootstrap_interval(known, key, level=LEVEL)
+    mean, low, high = mean_interval(known, key, level=LEVEL, bounds=evaluation.bounds[name])
+    warnings = [few_problems(column) for column in known.T]
     curves[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(known)}
-    curves[name] |= {'low': low, 'high': high, 'num_problems': len(known)}
+    curves[name] |= {'low': low, 'high': high, 'num_problems': len(known), 'warnings': warnings}
     if name in evaluation.exact:
       curves[name]['exact'] = evaluation.exact[name]
   statistics = {}
@@ -173,8 +175,10 @@ def compare(
     if name in other.curves:
       others = other.curves[name]
       known = ~np.isnan(values + others).any(axis=-1)
-      mean, low, high = paired_bootstrap(values[known], others[known], key, level=LEVEL)
-      differences[name] = _plain({'k': ks, 'mean': mean, 'low': low, 'high': high})
+      bounds = evaluation.bounds[name]
+      interval = paired_interval(values[known], others[known], key, level=LEVEL, bounds=bounds)
+      warnings = [few_problems(column) for column in (values - others)[known].T]
+      differences[name] = _plain({'k': ks, **interval._asdict(), 'warnings': warnings})
   return differences
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 LAYERS = [
   {'errors', 'keys', 'samples', 'typing'},
   {'types', 'weights', 'groups'},
-  {'estimators', 'advantages', 'schedules', 'losses'},
+  {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'settings', 'workdir'},
   {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
@@ -30,7 +30,7 @@ LAYERS = [
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'estimators', 'advantages'}
-KERNELS |= {'losses', 'schedules'}
+KERNELS |= {'intervals', 'losses', 'schedules'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
 OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
 HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}

@@ -38,12 +38,14 @@ class Evaluation(NamedTuple):
       the mean of; see `statistics.sample_statistics`.
     exact: for the first objective, `[K]` over all problems there are, exactly; empty where the task
       cannot tell.
+    bounds: for each curve the least and the greatest value that a problem can have.
   """
 
   ids: Int[np.ndarray, 'P']
   curves: dict[str, Float[np.ndarray, 'P K']]
   statistics: dict[str, Float[np.ndarray, 'P']]
   exact: dict[str, Float[jax.Array, 'K']]
+  bounds: dict[str, tuple[float, float]]
 
 
 def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:
@@ -78,7 +80,11 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
       curves['maj@k'] = majority
     statistics = sample_statistics(jax.device_get(rollout), grades, task.is_truncated(rollout))
     statistics = {'entropy': np.asarray(mean_entropy(params, rollout)), **statistics}
-    return Evaluation(np.asarray(prompts.ids), curves, statistics, {}), (prompts, rollout, grades)
+    return Evaluation(np.asarray(prompts.ids), curves, statistics, {}, {}), (
+      prompts,
+      rollout,
+      grades,
+    )
 
   def evaluate(params, step, key, num_pieces=1, after_piece=None):
     keys = eval_keys(key)
@@ -94,7 +100,8 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
     # Answers of one problem that cannot be compared leave no curve over all.
     curves = {name: x for name, x in whole.curves.items() if name != 'maj@k' or _is_known(x, whole)}
-    return whole._replace(curves=curves, exact=exact_fn(params))
+    bounds = {name: task.reward_range if name == 'max@k' else (0.0, 1.0) for name in curves}
+    return whole._replace(curves=curves, exact=exact_fn(params), bounds=bounds)
 
   return evaluate
 
