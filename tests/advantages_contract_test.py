@@ -17,7 +17,7 @@ from advantage_cases import (
   extra_arguments,
 )
 
-from pkpo_jax import ADVANTAGES
+from pkpo_jax import ADVANTAGES, REQUIREMENTS
 
 N, K = 6, 3
 NAMES = sorted(ADVANTAGES)
@@ -41,15 +41,22 @@ DEGREE_0 |= {'passk_adaptive'} | HAVE_THRESHOLD
 # Give exactly 0 to equal rewards; the others have no baseline, or the paper's, which leaves a rest.
 ZERO_WITHOUT_SIGNAL = set(NAMES) - {'pkpo', 'pkpo_loo', 'reinforce', 'max_at_k_off_policy'}
 
+BINARY = {name for name, needs in REQUIREMENTS.items() if needs.rewards == 'binary'}
+
 every_advantage = pytest.mark.parametrize('name', NAMES)
 
 
 @pytest.fixture
-def rewards():
-  """`[4, N]`: distinct, tied, binary and equal rewards, none negative, multiples of 1/8."""
-  return np.array(
+def rewards(request):
+  """`[4, N]`: distinct, tied, binary and equal rewards, none negative, multiples of 1/8.
+
+  For an advantage that is defined for 0 and 1 alone, these.
+  """
+  rewards = np.array(
     [[1.5, 0.25, 3, 2.125, 0.5, 4], [2, 1, 2, 0, 1, 2], [0, 1, 0, 0, 1, 0], [0.5] * N], np.float32
   )
+  name = getattr(request.node, 'callspec', None) and request.node.callspec.params.get('name')
+  return (rewards >= 1).astype(np.float32) if name in BINARY else rewards
 
 
 @pytest.fixture
@@ -127,6 +134,8 @@ def test_permuting_samples_permutes_advantages(name, rewards):
 @pytest.mark.parametrize('n', [N, 40, LARGE_N])
 def test_equal_rewards_get_bitwise_equal_advantages(name, n):
   rewards = np.random.default_rng(0).integers(0, 5, (3, n)).astype(np.float32) / 3
+  if name in BINARY:
+    rewards = np.sign(rewards)
   fn = jax.jit(bind(name, rewards))
   for k in (1, K, n - 1):
     advantages = np.asarray(fn(rewards, k))
@@ -137,7 +146,7 @@ def test_equal_rewards_get_bitwise_equal_advantages(name, n):
 
 @pytest.mark.parametrize('name', sorted(ZERO_WITHOUT_SIGNAL))
 def test_equal_rewards_give_exactly_zero(name):
-  for value in (0.1, 0.0, 1e30, 16777217):
+  for value in (0.0, 1.0) if name in BINARY else (0.1, 0.0, 1e30, 16777217):
     rewards = np.full((4, N), value, np.float32)
     for k in allowed_ks(name, N):
       np.testing.assert_array_equal(bind(name, rewards)(rewards, jnp.int32(k)), 0)
@@ -154,7 +163,7 @@ def test_shift_of_rewards(name, rewards):
     np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6, err_msg=f'k={k}')
 
 
-@every_advantage
+@pytest.mark.parametrize('name', sorted(set(NAMES) - BINARY))
 def test_scale_of_rewards(name, rewards):
   extra = extra_arguments(name, rewards)
   scale = 4.0
@@ -251,7 +260,7 @@ def test_groups_do_not_touch_each_other(name, rewards):
 @every_advantage
 def test_one_sample_a_group(name):
   """n = 1: refused if nothing is left to compare with, else the reward without a baseline, or 0."""
-  rewards = np.array([[2.0], [3.0]], np.float32)
+  rewards = np.array([[1.0], [1.0]] if name in BINARY else [[2.0], [3.0]], np.float32)
   fn = bind(name, rewards, neutral=True)
   for k in (1, jnp.int32(1)):
     if name in NEEDS_OTHERS:
@@ -260,6 +269,29 @@ def test_one_sample_a_group(name):
     else:
       expected = 0 if name in ZERO_WITHOUT_SIGNAL else rewards
       np.testing.assert_array_equal(fn(rewards, k), np.broadcast_to(expected, rewards.shape))
+
+
+@pytest.mark.parametrize('name', sorted(NEEDS_NONNEGATIVE))
+def test_traced_rewards_outside_the_domain_give_exactly_zero(name):
+  """And do not touch the groups beside them."""
+  rewards = np.array([[-1.0, 1.001, 0.0], [0.0, 1.0, 1.0]], np.float32)
+  advantages = np.asarray(jax.jit(ADVANTAGES[name])(rewards))
+  np.testing.assert_array_equal(advantages[0], 0)
+  np.testing.assert_allclose(advantages[1], ADVANTAGES[name](rewards[1]), rtol=1e-6)
+
+
+@every_advantage
+def test_requirements_say_from_how_many_samples_on_it_learns(name):
+  needs = REQUIREMENTS[name]
+  for n in (1, 2):
+    rewards = np.tile(np.arange(n, 0, -1) % 2, (2, 1)).astype(np.float32)
+    fn = bind(name, rewards, neutral=True)
+    ks = range(1, max(n, 2) if name in BELOW_N else n + 1)
+    try:
+      learns = any(np.any(np.asarray(fn(rewards, k)) != 0) for k in ks)
+    except ValueError:
+      learns = False
+    assert learns == (n >= needs.min_samples), n
 
 
 class TestMalformedInput:
@@ -272,8 +304,8 @@ class TestMalformedInput:
       fn(rewards, K, np.ones((4, N - 1), bool))
     with pytest.raises(ValueError, match='where: expected the shape of rewards'):
       fn(rewards, K, np.ones(N, bool))
-    with pytest.raises(TypeError, match='where: expected dtype bool, got int32'):
-      fn(rewards, K, np.ones((4, N), np.int32))
+    with pytest.raises(TypeError, match='where: expected dtype bool, got float32'):
+      fn(rewards, K, np.ones((4, N), np.float32))
 
   @every_advantage
   def test_rewards(self, name):
@@ -282,8 +314,13 @@ class TestMalformedInput:
 
   @pytest.mark.parametrize('name', sorted(NEEDS_NONNEGATIVE))
   def test_negative_rewards(self, name, rewards):
-    with pytest.raises(ValueError, match='rewards: expected values >= 0, got -0.5'):
+    with pytest.raises(ValueError, match='rewards: expected (numbers >= 0|0 or 1), got -'):
       ADVANTAGES[name](rewards - 0.5)
+
+  @pytest.mark.parametrize('rewards', [[0.0, 1.001], [-1.0, 1.001], [0.0, 0.5]])
+  def test_rewards_that_are_not_binary(self, rewards):
+    with pytest.raises(ValueError, match='rewards: expected 0 or 1, got '):
+      ADVANTAGES['maxrl'](np.array(rewards))
 
   def test_extra_arguments(self, rewards):
     with pytest.raises(ValueError, match=r'ratios: expected the shape of rewards \(4, 6\)'):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from advantage_cases import LARGE_N
 
-from pkpo_jax import ADVANTAGES, groups
+from pkpo_jax import ADVANTAGES, SCHEDULES, by_group, groups, max_at_k
 
 # One sample, one block of pairs, several with a rest, the last by counting and the first by sort.
 SIZES = [1, 5, 32, 75, LARGE_N - 1, LARGE_N]
@@ -71,7 +71,7 @@ def test_reductions_equal_numpy_on_the_samples_that_exist(masked):
 @pytest.mark.parametrize('value', [0.1, -1e30, 3e-38, 16777217.0])
 def test_centre_of_equal_rewards_is_exactly_zero(value):
   group = groups.as_group(np.full((3, 7), value, np.float32))
-  np.testing.assert_array_equal(group.centred(), np.zeros((3, 7)))
+  np.testing.assert_array_equal(group.centered(), np.zeros((3, 7)))
   np.testing.assert_array_equal(group.minus_mean_of_others(), np.zeros((3, 7)))
 
 
@@ -101,7 +101,7 @@ class TestChecks:
     with pytest.raises(ValueError, match=r'where: expected the shape of rewards \(2, 3\)'):
       groups.as_group(np.zeros((2, 3)), np.ones(shape, bool))
 
-  @pytest.mark.parametrize('dtype', [np.int32, np.float32])
+  @pytest.mark.parametrize('dtype', [np.complex64, np.float32])
   def test_mask_of_another_dtype(self, dtype):
     with pytest.raises(TypeError, match='where: expected dtype bool'):
       groups.as_group(np.zeros((2, 3)), np.ones((2, 3), dtype))
@@ -126,8 +126,27 @@ class TestChecks:
       groups.check_k(k, 4)
 
   def test_negative_rewards_where_refused(self):
-    with pytest.raises(ValueError, match=r'rewards: expected values >= 0, got -1\.0'):
-      groups.require_nonnegative(groups.as_group(np.array([1.0, -1.0])))
+    with pytest.raises(ValueError, match=r'rewards: expected numbers >= 0, got -1\.0'):
+      group = groups.as_group(np.array([1.0, -1.0]))
+      groups.require_rewards(group, lambda rewards: rewards >= 0, 'numbers >= 0')
+
+  def test_ragged_rewards(self):
+    with pytest.raises(TypeError, match='rewards: expected an array .*`where`, or `by_group`'):
+      groups.as_group([[1.0, 0.0], [1.0]])
+
+  def test_mask_of_other_integers(self):
+    with pytest.raises(ValueError, match='where: expected True and False, or 1 and 0'):
+      groups.as_group(np.zeros((1, 3)), np.array([[0, 1, 2]]))
+
+  @pytest.mark.parametrize('key', [0, np.int64(3), None])
+  def test_a_key_that_is_a_seed(self, key):
+    with pytest.raises(TypeError, match=r'key: expected a PRNG key, such as jax.random.key\(0\)'):
+      ADVANTAGES['passk_bootstrap'](np.zeros((1, 4)), k=2, key=key)
+
+  @pytest.mark.parametrize('choices', [ADVANTAGES, SCHEDULES])
+  def test_a_name_that_is_none(self, choices):
+    with pytest.raises(KeyError, match="expected one of .*, got 'typo'"):
+      choices['typo']
 
 
 @pytest.mark.parametrize('k', [1, np.int32(3), np.uint8(4)])
@@ -147,3 +166,59 @@ def test_rewards_made_in_the_same_program_are_read_once(name):
 
   key = jax.random.key(1)
   np.testing.assert_allclose(jax.jit(advantages)(key), advantages(key), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.uint8, np.int64])
+def test_masks_of_zeros_and_ones_are_taken(dtype):
+  rewards, where = np.array([[3.0, 1.0, 2.0]]), np.array([[1, 0, 1]])
+  expected = ADVANTAGES['rloo'](rewards, where=where.astype(bool))
+  np.testing.assert_array_equal(ADVANTAGES['rloo'](rewards, where=where.astype(dtype)), expected)
+
+
+@pytest.mark.parametrize('name', sorted(set(ADVANTAGES) - {'passk_adaptive', 'passk_bootstrap'}))
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_a_group_with_a_reward_that_is_no_number_is_nan_and_others_are_not(name, bad):
+  rewards = np.array([[0.0, 1.0, 1.0, 0.0], [1.0, bad, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+  fn = bind(name, rewards)
+  advantages = np.asarray(fn(rewards, 2))
+  assert np.all(np.isnan(advantages[1]))
+  good = np.delete(rewards, 1, axis=0)
+  extra = {key: np.delete(x, 1, axis=0) for key, x in extra_arguments(name, rewards).items()}
+  np.testing.assert_array_equal(advantages[[0, 2]], ADVANTAGES[name](good, k=2, **extra))
+  masked = np.asarray(fn(rewards, 2, np.isfinite(rewards)))
+  assert np.all(np.isfinite(masked)) and masked[1, 1] == 0
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_an_estimate_of_rewards_that_are_no_numbers_is_nan(bad):
+  estimates = max_at_k(np.array([[1.0, bad, 0.0], [1.0, 2.0, 0.0]]), 2)
+  assert np.isnan(estimates[0]) and np.isfinite(estimates[1])
+
+
+def test_flat_rewards_by_group_are_those_of_each_group():
+  rng = np.random.default_rng(0)
+  ids = rng.permutation(np.repeat(['a', 'b', 'c', 'd'], [5, 3, 1, 8]))
+  rewards, where = rng.normal(size=17), rng.random(17) < 0.8
+  for kwargs in ({}, {'where': where}):
+    actual = np.asarray(by_group(rewards, ids, ADVANTAGES['pkpo_loo_minus_one'], k=2, **kwargs))
+    for each in 'abd':
+      own = ids == each
+      mask = where[own] if kwargs else None
+      expected = ADVANTAGES['pkpo_loo_minus_one'](rewards[own], k=2, where=mask)
+      np.testing.assert_allclose(actual[own], expected, rtol=1e-5, atol=1e-6)
+    assert actual[ids == 'c'] == 0, 'one sample does not allow k = 2'
+
+
+@pytest.mark.parametrize('name', ['rloo', 'grpo', 'maxrl', 'pkpo_centered'])
+def test_groups_of_one_size_are_those_of_the_reshaped_rewards(name):
+  rewards = np.random.default_rng(1).integers(0, 2, 24).astype(np.float32)
+  expected = ADVANTAGES[name](rewards.reshape(4, 6), k=2)
+  actual = by_group(rewards, np.repeat(range(4), 6), ADVANTAGES[name], k=2)
+  np.testing.assert_allclose(actual, np.ravel(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_flat_rewards_and_ids_have_one_length():
+  with pytest.raises(ValueError, match='group_ids: expected 3 entries, one per reward, got 2'):
+    by_group(np.zeros(3), ['a', 'b'], ADVANTAGES['rloo'])
+  with pytest.raises(ValueError, match=r'rewards: expected shape \[S\]'):
+    by_group(np.zeros((3, 2)), ['a', 'b', 'c'], ADVANTAGES['rloo'])

@@ -12,7 +12,7 @@ from configs import default
 from pkpo_jax import losses
 from pkpo_jax.settings import LOSS_CHOICES, LossSettings
 from pkpo_jax.types import Rollout
-from tests.sequence_policy import END, make_policy
+from tests.sequence_policy import END, make_policy, merged
 
 SETTINGS = LossSettings(**default.get_config().loss)
 NORMALIZATIONS = LOSS_CHOICES['normalization']
@@ -27,7 +27,8 @@ def _inputs():
   log_probs, ref, entropy = (rng.exponential(size=SHAPE).astype(np.float32) for _ in range(3))
   sampling = log_probs + rng.normal(scale=0.3, size=SHAPE).astype(np.float32)
   mask = np.arange(SHAPE[-1]) < NUM_TOKENS[..., None]
-  rollout = Rollout(np.zeros((2, 1), int), np.zeros(SHAPE, int), mask, -sampling, -ref)
+  prompts, no_mask = np.zeros((2, 1), int), np.ones((2, 1), bool)
+  rollout = Rollout(prompts, no_mask, np.zeros(SHAPE, int), mask, -sampling, -ref)
   advantages = rng.normal(size=SHAPE[:2]).astype(np.float32)
   return jax.tree.map(jnp.asarray, (-log_probs, entropy, rollout, advantages))
 
@@ -35,9 +36,18 @@ def _inputs():
 def _loss(settings, log_probs, entropy, rollout, advantages):
   weights = losses.token_weights(rollout.completion_mask, settings.normalization)
   mean_weights = losses.token_weights(rollout.completion_mask, 'token')
-  return losses.policy_gradient_loss(
-    settings, log_probs, entropy, rollout, advantages, weights, mean_weights
+  loss, metrics = losses.policy_gradient_loss(
+    log_probs,
+    entropy,
+    advantages=advantages,
+    completion_mask=rollout.completion_mask,
+    sampling_log_probs=rollout.sampling_log_probs,
+    ref_log_probs=rollout.ref_log_probs,
+    weights=weights,
+    mean_weights=mean_weights,
+    **settings.terms,
   )
+  return loss, merged(metrics)
 
 
 def _oracle(settings, log_probs, entropy, rollout, advantages):
@@ -95,7 +105,8 @@ def test_loss_and_metrics_equal_a_loop_over_tokens(normalization, options):
   expected = _oracle(settings, *_inputs())
   assert loss == metrics['loss']
   extra = {'clip_share', 'kl', 'policy_loss'} if options else set()
-  assert metrics.keys() == {'loss', 'entropy', 'ratio_mean', 'log_ratio_max'} | extra
+  always = {'loss', 'entropy', 'bounded_share', 'ratio_mean', 'log_ratio_max'}
+  assert metrics.keys() == always | extra
   for name in metrics.keys() & expected.keys():
     np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-5, err_msg=name)
   if options:
@@ -226,7 +237,7 @@ def test_expected_gradient_of_the_sum_is_that_of_the_expected_reward():
   completions, mask = jnp.array([completions]), jnp.array([mask])
   rewards = jnp.asarray(np.random.default_rng(0).normal(size=mask.shape[:2]), jnp.float32)
   empty = jnp.zeros(mask.shape)
-  rollout = Rollout(jnp.array([[1]]), completions, mask, empty)
+  rollout = Rollout(jnp.array([[1]]), jnp.array([[True]]), completions, mask, empty)
 
   def chances(params):
     log_probs, _ = policy.log_probs_and_entropy(params, rollout)
@@ -243,3 +254,71 @@ def test_expected_gradient_of_the_sum_is_that_of_the_expected_reward():
 
   actual = jax.grad(loss_fn)(params)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual, expected)
+
+
+# Ratios that float32 cannot hold.
+
+BOUND = losses.LOG_RATIO_BOUND
+
+
+@pytest.mark.parametrize('x', [-200.0, -1.0, 0.0, 1.0, BOUND - 0.5])
+def test_exponentials_below_the_bound_are_exact(x):
+  value, slope = jax.value_and_grad(losses.exp_bounded)(jnp.float32(x))
+  np.testing.assert_allclose([value, slope], np.exp(np.float64(np.float32(x))), rtol=3e-6)
+
+
+@pytest.mark.parametrize('x', [BOUND + 1, 95.0, 1e4])
+def test_exponentials_beyond_the_bound_go_on_along_the_tangent(x):
+  value, slope = jax.value_and_grad(losses.exp_bounded)(jnp.float32(x))
+  np.testing.assert_allclose(value, np.exp(BOUND) * (1 + x - BOUND), rtol=1e-5)
+  np.testing.assert_allclose(slope, np.exp(BOUND), rtol=1e-5)
+
+
+@pytest.mark.parametrize('estimator', losses.KL_ESTIMATORS)
+@pytest.mark.parametrize('log_prob', [-0.5, -1 - BOUND + 0.5, -1 - BOUND - 0.5, -95.0, -1e4])
+@pytest.mark.parametrize('sampling', [0.0, -95.0, -1e4])
+def test_kl_of_finite_log_probs_is_finite_and_right_below_the_bound(estimator, log_prob, sampling):
+  kl_fn = lambda x: losses.token_kl(x, jnp.float32(sampling), jnp.float32(-1.0), estimator)
+  value, slope = jax.value_and_grad(kl_fn)(jnp.float32(log_prob))
+  assert np.isfinite(value) and np.isfinite(slope)
+  log_ratio, log_weight = -1.0 - log_prob, log_prob - sampling
+  if log_ratio <= BOUND and log_weight <= BOUND:
+    k = {'k1': -log_ratio, 'k3': np.expm1(log_ratio) - log_ratio}[estimator]
+    slope_of_k = {'k1': 1.0, 'k3': -np.expm1(log_ratio)}[estimator]
+    weight = np.exp(log_weight)
+    np.testing.assert_allclose(value, weight * k, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(slope, weight * (k + slope_of_k), rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize('name', losses.NAMES)
+@pytest.mark.parametrize('gap', [-1e4, -95.0, 95.0, 1e4])
+def test_no_log_probs_make_the_loss_or_its_gradient_infinite(name, gap):
+  """Of one token in 17; it is counted where a ratio has gone beyond the bound."""
+  log_probs, entropy, rollout, advantages = _inputs()
+  settings = dataclasses.replace(SETTINGS, name=name, kl_coef=0.1, normalization='token')
+  sampling = rollout.sampling_log_probs.at[0, 0, 0].set(log_probs[0, 0, 0] - gap)
+  ref = rollout.ref_log_probs.at[0, 0, 1].set(log_probs[0, 0, 1] + abs(gap))
+  rollout = rollout.replace(sampling_log_probs=sampling, ref_log_probs=ref)
+  loss_fn = lambda x: _loss(settings, x, entropy, rollout, advantages)
+  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(log_probs)
+  assert np.isfinite(loss) and np.all(np.isfinite(grads))
+  assert all(np.isfinite(value) for value in metrics.values())
+  num_bounded = (gap > BOUND) + 1
+  assert metrics['bounded_share'] == pytest.approx(num_bounded / NUM_TOKENS.sum())
+
+
+def test_a_loss_refuses_what_it_does_not_know():
+  log_probs, entropy, rollout, advantages = _inputs()
+  arrays = dict(
+    advantages=advantages,
+    completion_mask=rollout.completion_mask,
+    sampling_log_probs=rollout.sampling_log_probs,
+    weights=rollout.completion_mask / 17,
+    mean_weights=rollout.completion_mask / 17,
+  )
+  with pytest.raises(ValueError, match="name: expected one of .*, got 'a2c'"):
+    losses.policy_gradient_loss(log_probs, entropy, **arrays, name='a2c')
+  with pytest.raises(ValueError, match='ref_log_probs: expected an array with kl_coef > 0'):
+    losses.policy_gradient_loss(log_probs, entropy, **arrays, kl_coef=0.1)
+  with pytest.raises(ValueError, match="estimator: expected one of .*, got 'k2'"):
+    losses.token_kl(log_probs, log_probs, log_probs, 'k2')

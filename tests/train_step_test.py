@@ -19,7 +19,7 @@ from pkpo_jax.train_step import (
   make_train_step,
   split_prompts,
 )
-from tests.sequence_policy import make_policy, make_rollout
+from tests.sequence_policy import make_policy, make_rollout, merged
 
 SETTINGS = LossSettings(**default.get_config().loss)
 EVERYTHING = {'name': 'ppo', 'kl_coef': 0.3, 'entropy_coef': 0.2}
@@ -100,7 +100,17 @@ def test_epochs_and_minibatches_equal_a_loop(num_epochs, num_minibatches, num_mi
   def loss_fn(params, rollout, advantages):
     found = policy.log_probs_and_entropy({**frozen, **params}, rollout)
     weights = losses.token_weights(rollout.completion_mask, 'token')
-    return losses.policy_gradient_loss(settings, *found, rollout, advantages, weights, weights)
+    loss, metrics = losses.policy_gradient_loss(
+      *found,
+      advantages=advantages,
+      completion_mask=rollout.completion_mask,
+      sampling_log_probs=rollout.sampling_log_probs,
+      ref_log_probs=rollout.ref_log_probs,
+      weights=weights,
+      mean_weights=weights,
+      **settings.terms,
+    )
+    return loss, merged(metrics)
 
   params, opt_state, all_metrics = state.params, state.opt_state, []
   for epoch_key in jax.random.split(KEY, num_epochs):
