@@ -289,7 +289,7 @@ def gemma2() -> ConfigDict:
   """A Gemma-2, for tasks of text."""
   policy = ConfigDict()
   policy.name = 'gemma2'
-  policy.preset = 'gemma2_tiny'  # Or gemma2_2b, gemma2_9b, gemma2_27b.
+  policy.preset = 'gemma2_tiny'  # Or gemma2_micro, gemma2_2b, gemma2_9b, gemma2_27b.
   policy.weights = config_dict.placeholder(str)  # Folder of released weights; None is random.
   policy.dtype = 'float32'  # Of parameters and activations: 'float32' or 'bfloat16'.
   policy.remat = False  # Recompute blocks in the backward pass: less memory, a third more work.
