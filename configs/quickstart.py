@@ -26,7 +26,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.optimizer.learning_rate = 1e-3
   if 'warm' in (arg or ''):
     # Without the rise some seeds learn little in these steps.
-    config.optimizer.learning_rate, config.optimizer.warmup_steps = 3e-3, 50
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.warmup_steps = config.num_train_steps // 12
   if 'quick' not in (arg or ''):
     config.eval.every = config.num_train_steps
     config.checkpoint.every = 100

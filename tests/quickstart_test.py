@@ -7,7 +7,7 @@ import pytest
 from configs import default, quickstart
 from experiments import results
 from experiments.quickstart_seeds import sweep
-from pkpo_jax.settings import Settings
+from pkpo_jax.run import make_run
 
 ROWS = Path(sweep.__file__).parent / 'results' / 'seeds.csv'
 
@@ -37,7 +37,7 @@ def test_seeds_in_which_a_claim_holds_are_counted(monkeypatch):
 @pytest.mark.parametrize('arg', [None, 'warm', 'quick', 'warm_quick'])
 def test_variants_of_the_config(arg):
   config = quickstart.get_config(arg)
-  settings = Settings.from_config(config)
+  settings = make_run(config).settings
   assert (settings.rollout.source == 'demonstrations') == ('warm' in (arg or ''))
   assert config.policy.preset == 'gemma2_micro'
   assert config.task.size < default.maze().size
