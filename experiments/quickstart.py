@@ -27,7 +27,7 @@ TRAINED_KS = (1, 8)
 LABELS = ('warm start', *(f'pass@{k}' for k in TRAINED_KS))
 
 
-class Found(NamedTuple):
+class Trained(NamedTuple):
   """A trained policy.
 
   Attributes:
@@ -55,10 +55,10 @@ def main() -> None:
   start = time.time()
   print('A Gemma-2 of 130,000 weights on mazes of 4 x 4. First it imitates noisy demonstrations;')
   print('then it is trained twice, at equal compute: for pass@1 (k = 1) and for pass@8 (k = 8).')
-  found = run(workdir, seed=0, smoke=args.smoke)
-  _print_table(found)
+  policies = run(workdir, seed=0, smoke=args.smoke)
+  _print_table(policies)
   path = workdir / 'quickstart.png'
-  draw(found, path)
+  draw(policies, path)
   print(f'Figure: {path}    Metrics: {workdir}/*/metrics.jsonl    {time.time() - start:.0f} s')
 
 
@@ -71,7 +71,7 @@ def compile_quickly(cache_dir: pathlib.Path) -> None:
   jax.config.update('jax_compilation_cache_dir', str(cache_dir))
 
 
-def run(workdir: pathlib.Path, seed: int, smoke: bool = False) -> list[Found]:
+def run(workdir: pathlib.Path, seed: int, smoke: bool = False) -> list[Trained]:
   """Trains a warm start and, from it, for each of TRAINED_KS, and measures them, as in LABELS.
 
   Args:
@@ -83,26 +83,26 @@ def run(workdir: pathlib.Path, seed: int, smoke: bool = False) -> list[Found]:
   for k in TRAINED_KS:
     config = configs[f'k{k}'] = quickstart.get_config('quick' if smoke else None)
     config.warm_start, config.advantage.k = str(workdir / 'warm'), k
-  found = []
+  policies = []
   for label, (name, config) in zip(LABELS, configs.items(), strict=True):
     config.seed = seed
     params = train(config, workdir / name).params
-    found.append(_evaluate(label, config, params, read_metrics(workdir / name)))
-  return found
+    policies.append(_evaluate(label, config, params, read_metrics(workdir / name)))
+  return policies
 
 
-def _evaluate(label: str, config: ConfigDict, params, lines: list[dict]) -> Found:
+def _evaluate(label: str, config: ConfigDict, params, lines: list[dict]) -> Trained:
   """Measures a policy on the held-out mazes."""
   evaluate_key, bootstrap_key = jax.random.split(jax.random.key(config.seed))
-  found = make_evaluate(make_run(config))(params, config.num_train_steps, evaluate_key)
-  interval = bootstrap_interval(found.values, bootstrap_key)
-  return Found(label, interval, float(np.mean(found.statistics['entropy'])), lines)
+  evaluation = make_evaluate(make_run(config))(params, config.num_train_steps, evaluate_key)
+  interval = bootstrap_interval(evaluation.values, bootstrap_key)
+  return Trained(label, interval, float(np.mean(evaluation.statistics['entropy'])), lines)
 
 
-def _print_table(found: list[Found]) -> None:
+def _print_table(policies: list[Trained]) -> None:
   """Prints pass@k with half the width of its 95 % interval, solve rate and entropy."""
   print(f'\n{"trained on":<11}' + ''.join(f'{f"pass@{k}":>14}' for k in KS), ' solved  entropy')
-  for label, pass_at_k, entropy, lines in found:
+  for label, pass_at_k, entropy, lines in policies:
     print(f'{label:<11}', end='')
     for mean, low, high in zip(*pass_at_k, strict=True):
       print(f'{f"{mean:.3f} +-{(high - low) / 2:.3f}":>14}', end='')
@@ -112,11 +112,11 @@ def _print_table(found: list[Found]) -> None:
   print('mazes; solved: share of the training mazes of which a right answer was ever drawn.\n')
 
 
-def draw(found: list[Found], path: pathlib.Path) -> None:
+def draw(policies: list[Trained], path: pathlib.Path) -> None:
   """Draws pass@k against k, and during training the solve rate and entropy."""
   figure, axes = style.plt.subplots(1, 3, figsize=(style.WIDTH_3, style.HEIGHT))
   colors = [style.GREY, *map(style.k_color, TRAINED_KS)]
-  for color, (label, pass_at_k, _, lines) in zip(colors, found, strict=True):
+  for color, (label, pass_at_k, _, lines) in zip(colors, policies, strict=True):
     axes[0].plot(KS, pass_at_k.mean, color=color, marker='o', label=label)
     axes[0].fill_between(KS, pass_at_k.low, pass_at_k.high, color=color, alpha=0.15, linewidth=0)
     if label != LABELS[0]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import logging
 
-from configs import quickstart as configs
+from configs.quickstart import get_config
 from experiments import quickstart
 from experiments.results import column, write_rows
 from pkpo_jax.checkpoints import flatten
@@ -47,8 +47,8 @@ def main() -> None:
   config = {
     'num_seeds': NUM_SEEDS,
     'trained_ks': quickstart.TRAINED_KS,
-    **flatten(configs.get_config().to_dict()),
-    'warm_start': flatten(configs.get_config('warm').to_dict()),
+    **flatten(get_config().to_dict()),
+    'warm_start': flatten(get_config('warm').to_dict()),
   }
   for field in ('seed', 'advantage.k'):
     del config[field], config['warm_start'][field]
@@ -73,7 +73,7 @@ def count_seeds(rows: list[Mapping]) -> dict[tuple[str, str, str], int]:
   return counts
 
 
-def _measures(policy: quickstart.Found) -> dict[str, float | None]:
+def _measures(policy: quickstart.Trained) -> dict[str, float | None]:
   """Returns the numbers of a line of the quickstart's table."""
   curve = dict(zip(quickstart.KS, policy.pass_at_k.mean, strict=True))
   solved = [
