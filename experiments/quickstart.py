@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 from experiments import style
+from pkpo_jax import sharding
 from pkpo_jax.estimators import Interval, bootstrap_interval
 from pkpo_jax.evaluation.measure import make_evaluate
 from pkpo_jax.metrics import read_metrics
@@ -55,7 +56,7 @@ def main() -> None:
   start = time.time()
   print('A Gemma-2 of 130,000 weights on mazes of 4 x 4. First it imitates noisy demonstrations;')
   print('then it is trained twice, at equal compute: for pass@1 (k = 1) and for pass@8 (k = 8).')
-  policies = run(workdir, seed=0, smoke=args.smoke)
+  policies = train_all(workdir, seed=0, smoke=args.smoke)
   _print_table(policies)
   path = workdir / 'quickstart.png'
   draw(policies, path)
@@ -71,7 +72,7 @@ def compile_quickly(cache_dir: pathlib.Path) -> None:
   jax.config.update('jax_compilation_cache_dir', str(cache_dir))
 
 
-def run(workdir: pathlib.Path, seed: int, smoke: bool = False) -> list[Trained]:
+def train_all(workdir: pathlib.Path, seed: int, smoke: bool = False) -> list[Trained]:
   """Trains a warm start and, from it, for each of TRAINED_KS, and measures them, as in LABELS.
 
   Args:
@@ -94,7 +95,11 @@ def run(workdir: pathlib.Path, seed: int, smoke: bool = False) -> list[Trained]:
 def _evaluate(label: str, config: ConfigDict, params, lines: list[dict]) -> Trained:
   """Measures a policy on the held-out mazes."""
   evaluate_key, bootstrap_key = jax.random.split(jax.random.key(config.seed))
-  evaluation = make_evaluate(make_run(config))(params, config.num_train_steps, evaluate_key)
+  run = make_run(config)
+  # Over the same mesh the programs are those of training's own evaluation, compiled already.
+  over_prompts = sharding.over_prompts(sharding.make_mesh(run.settings.mesh))
+  evaluate = make_evaluate(run, over_prompts)
+  evaluation = evaluate(params, config.num_train_steps, evaluate_key)
   interval = bootstrap_interval(evaluation.values, bootstrap_key)
   return Trained(label, interval, float(np.mean(evaluation.statistics['entropy'])), lines)
 

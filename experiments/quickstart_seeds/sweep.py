@@ -42,7 +42,7 @@ def main() -> None:
   start = time.time()
   rows = []
   for seed in range(NUM_SEEDS):
-    for policy in quickstart.run(RUNS / f'seed{seed}', seed):
+    for policy in quickstart.train_all(RUNS / f'seed{seed}', seed):
       rows.append({'seed': seed, 'trained_on': policy.label, **_measures(policy)})
   config = {
     'num_seeds': NUM_SEEDS,
