@@ -61,7 +61,7 @@ def _with(overrides, config=None):
     ({'rollout.num_sample': 3}, ValueError, ['rollout.num_sample', 'unknown', 'num_samples']),
     ({'advantage.name': 'ppo'}, ValueError, ['advantage.name', 'ppo', 'pkpo_loo_minus_one']),
     ({'advantage.k': 17}, ValueError, ['advantage.k', '1 <= k <= n = 16', '17', 'num_samples']),
-    ({'advantage.k': 0}, ValueError, ['advantage.k', '1 <= k <= n = 16', '0']),
+    ({'advantage.k': 0}, ValueError, ['advantage.k', 'at least 1', '0']),
     ({'advantage.k': 2.5}, TypeError, ['advantage.k', 'int', '2.5']),
     (
       {'advantage.name': 'pkpo_centered', 'advantage.k': 16},

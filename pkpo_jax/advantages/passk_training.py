@@ -54,7 +54,7 @@ def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantage
   mean = jnp.sum(v * values, axis=-1, keepdims=True)
   variance = jnp.sum(v * (values - mean) ** 2, axis=-1, keepdims=True)
   excess = excess_over_mean_max(group, ranked, v, k)
-  has_signal = (variance > 0) & group.allows(k)
+  has_signal = ~(variance <= 0) & group.allows(k)  # NaN is no zero.
   inverse_std = lax.rsqrt(jnp.where(has_signal, variance, 1))
   return group.mask(jnp.where(has_signal, excess * inverse_std, 0))
 

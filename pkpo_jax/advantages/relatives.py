@@ -91,7 +91,8 @@ def tzsm(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   others = jnp.where(is_best | ~jnp.asarray(exists), -jnp.inf, group.rewards)
   second = jnp.max(others, axis=-1, keepdims=True)
   has_lead = is_best & (jnp.sum(is_best, axis=-1, keepdims=True) == 1) & jnp.isfinite(second)
-  return jnp.where(has_lead, group.count * (best - second), 0)
+  advantages = jnp.where(has_lead, group.count * (best - second), 0)
+  return group.mask(jnp.where(jnp.isnan(best), jnp.nan, advantages))
 
 
 def maxrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
