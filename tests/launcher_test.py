@@ -53,6 +53,13 @@ def test_a_failure_names_the_log(tmp_path):
   assert 'advantage.k: expected 1 <= k <= n = 16, got 99' in (tmp_path / 'run.log').read_text()
 
 
+def test_a_sweep_makes_the_folder_of_its_runs(tmp_path):
+  job = _job(tmp_path / 'runs' / 'sweep', **{'num_train_steps': 2})
+  run_jobs([job], 1, 'sweep')
+  assert steps_done(job) == 2
+  assert (tmp_path / 'runs' / 'sweep' / 'run.log').is_file()
+
+
 def test_a_line_cut_short_does_not_count(tmp_path):
   job = _job(tmp_path)
   assert steps_done(job) == 0
