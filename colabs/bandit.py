@@ -47,8 +47,8 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from configs import bandit
 from experiments import style
 from experiments.toy import train_seeds
-from pkpo_jax.estimators import bootstrap_interval
 from pkpo_jax.evaluation.measure import make_evaluate
+from pkpo_jax.intervals import bootstrap_interval
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.run import make_run
 from pkpo_jax.train import train

@@ -24,6 +24,6 @@ from configs.text_tiny import make_config
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant."""
-  task = default.countdown()
+  task = default.task('countdown')
   # '(15-12)*17' and the end are 11.
   return make_config('countdown_tiny', arg, task, 12, num_train_steps=200, num_warm_steps=600)

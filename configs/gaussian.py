@@ -11,7 +11,7 @@ from configs import default
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; there are no variants."""
   config = default.get_config(arg)
-  config.task = default.parabola()
-  config.policy = default.gaussian()
+  config.task = default.task('parabola')
+  config.policy = default.policy('gaussian')
   config.optimizer.learning_rate = 0.01
   return config

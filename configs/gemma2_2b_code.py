@@ -41,7 +41,7 @@ NUM_SEEDS = 3
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant: 'anneal', 'quick', 'tiny', 'anneal_quick', ..."""
   structure, size = released_gemma2.parse_arg('gemma2_2b_code', arg, ('anneal',))
-  config = released_gemma2.make_config(default.code_problems(), 'gemma2_2b', size)
+  config = released_gemma2.make_config(default.task('code_problems'), 'gemma2_2b', size)
   if size != 'tiny':
     config.policy.max_new_tokens = 512
   if not size:

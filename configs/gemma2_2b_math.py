@@ -43,7 +43,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def make_config(name: str, arg: str | None, preset: str) -> ConfigDict:
   """Returns the variant `arg` of the config `name` for a model."""
   structure, size = released_gemma2.parse_arg(name, arg, ('anneal',))
-  config = released_gemma2.make_config(default.math_problems(), preset, size)
+  config = released_gemma2.make_config(default.task('math_problems'), preset, size)
   if size != 'tiny':
     config.policy.max_new_tokens = 512
   if not size:

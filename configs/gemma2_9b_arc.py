@@ -37,7 +37,7 @@ NUM_SEEDS = 3
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant: 'anneal', 'quick', 'tiny', 'anneal_quick', ..."""
   structure, size = released_gemma2.parse_arg('gemma2_9b_arc', arg, ('anneal',))
-  config = released_gemma2.make_config(default.arc(), 'gemma2_9b', size)
+  config = released_gemma2.make_config(default.task('arc'), 'gemma2_9b', size)
   if size != 'tiny':
     config.policy.max_new_tokens = 384
     config.mesh.fsdp = 8

@@ -43,7 +43,7 @@ NUM_SEEDS = 3
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant: 'schedule', 'quick', 'tiny', 'schedule_quick', ..."""
   structure, size = released_gemma2.parse_arg('gemma2_maze', arg, ('schedule',))
-  task = default.maze()
+  task = default.task('maze')
   task.num_train, task.num_held_out = 20_000, 256
   task.size, task.min_moves, task.max_moves = 7, 4, 16
   task.prompt_format = 'gemma_it'
@@ -67,6 +67,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval.ks, config.eval.num_samples = (1, 2, 4, 8, 16, 32), 32
     begin, end = 50, 200
   if structure == 'schedule':
-    config.advantage.schedule = default.pass1_passk_pass1()
+    config.advantage.schedule = default.schedule('pass1_passk_pass1')
     config.advantage.schedule.begin, config.advantage.schedule.end = begin, end
   return config

@@ -17,8 +17,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     raise ValueError(f"configs/gemma2_tiny.py: expected 'quick' after the colon, got {arg!r}.")
   config = default.get_config()
   config.num_train_steps = 300
-  config.task = default.copy()
-  config.policy = default.gemma2()
+  config.task = default.task('copy')
+  config.policy = default.policy('gemma2')
   config.policy.max_new_tokens = 4  # Three letters and the end.
 
   config.rollout.num_prompts = 16
@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
   config.eval.every = 100
   config.eval.num_prompts = 64
-  config.eval.policy = default.gemma2_eval()
+  config.eval.policy = default.eval_policy()
   config.checkpoint.every = 100
   if arg == 'quick':
     config.num_train_steps = 10

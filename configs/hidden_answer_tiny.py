@@ -19,7 +19,7 @@ from configs.text_tiny import make_config
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant."""
-  task = default.hidden_answer_text()
+  task = default.task('hidden_answer_text')
   # Three letters and the end.
   config = make_config('hidden_answer_tiny', arg, task, 4, num_train_steps=400, num_warm_steps=450)
   config.rollout.num_prompts, config.rollout.num_samples = 16, 16

@@ -25,4 +25,6 @@ from configs.text_tiny import make_config
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant."""
   # Up to eight moves, one to spare, and the end.
-  return make_config('maze_tiny', arg, default.maze(), 10, num_train_steps=400, num_warm_steps=800)
+  return make_config(
+    'maze_tiny', arg, default.task('maze'), 10, num_train_steps=400, num_warm_steps=800
+  )

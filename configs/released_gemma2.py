@@ -48,8 +48,8 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
   config.num_train_steps = 3000
   config.task = task
 
-  config.policy = default.gemma2()
-  config.policy.tokenizer = default.sentencepiece()
+  config.policy = default.policy('gemma2')
+  config.policy.tokenizer = default.tokenizer('sentencepiece')
   config.policy.tokenizer.path = 'weights/tokenizer.model'
   config.policy.preset = preset
   config.policy.weights = f'weights/{preset.replace("_", "-")}-it'
@@ -73,7 +73,7 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
 
   config.eval.every = 100
   config.eval.ks = (1, 2, 4, 8, 12, 16)
-  config.eval.policy = default.gemma2_eval()
+  config.eval.policy = default.eval_policy()
   config.checkpoint.every = 100
   config.mesh.fsdp = 4
   if size == 'quick':
@@ -91,7 +91,7 @@ def shrink(config: ConfigDict) -> None:
   """Makes a config tiny: the same code on a model of one million weights and few samples."""
   config.num_train_steps = 2
   config.optimizer.warmup_steps = 1
-  config.policy.tokenizer = default.characters()
+  config.policy.tokenizer = default.tokenizer('characters')
   if 'num_workers' in config.task:
     config.task.num_workers = 2
   if 'max_prompt_tokens' in config.task:
@@ -113,7 +113,7 @@ def shrink(config: ConfigDict) -> None:
 
 def anneal(config: ConfigDict, at: int) -> None:
   """Makes k fall to 1 at a step, as in Figure 3 of PKPO."""
-  config.advantage.schedule = default.step()
+  config.advantage.schedule = default.schedule('step')
   config.advantage.schedule.final_k = 1
   config.advantage.schedule.at = at
 

@@ -27,7 +27,7 @@ def make_config(
   config = default.get_config()
   config.num_train_steps = num_train_steps
   config.task = task
-  config.policy = default.gemma2()
+  config.policy = default.policy('gemma2')
   config.policy.max_new_tokens = max_new_tokens
 
   config.rollout.num_prompts = 16
@@ -39,7 +39,7 @@ def make_config(
 
   config.eval.every = 200
   config.eval.num_prompts = 256
-  config.eval.policy = default.gemma2_eval()
+  config.eval.policy = default.eval_policy()
   config.checkpoint.every = 200
   if 'warm' in arg:
     config.num_train_steps = num_warm_steps

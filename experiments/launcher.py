@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import tqdm
 from ml_collections import ConfigDict
 
-from pkpo_jax.checkpoints import claim_workdir
 from pkpo_jax.errors import expect
 from pkpo_jax.settings import lookup
+from pkpo_jax.workdir import claim_workdir
 
 
 class Job(NamedTuple):

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from configs import maze_tiny
 from experiments import style
-from pkpo_jax.estimators import Interval, bootstrap_interval
 from pkpo_jax.evaluation.measure import make_evaluate
+from pkpo_jax.intervals import Interval, mean_interval
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.run import make_run
 from pkpo_jax.train import train
@@ -76,9 +76,9 @@ def _evaluate(label: str, config: ConfigDict, params, lines: list[dict]) -> Foun
   config = config.copy_and_resolve_references()
   config.eval.num_samples = 4 * max(KS)
   run = make_run(config)
-  evaluate_key, bootstrap_key = jax.random.split(jax.random.key(config.seed))
+  evaluate_key, interval_key = jax.random.split(jax.random.key(config.seed))
   found = make_evaluate(run)(params, config.num_train_steps, evaluate_key)
-  interval = bootstrap_interval(found.values, bootstrap_key)
+  interval = mean_interval(found.values, interval_key)
   return Found(label, interval, float(np.mean(found.statistics['entropy'])), lines)
 
 

@@ -1,70 +1,47 @@
 """Policy gradients for pass@k and max@k in JAX: the kernels.
 
 Importing this package needs jax and jaxtyping alone; the trainer lives in its submodules.
+
+Rewards are `[..., n]`: the last axis holds the n samples of one prompt. Flat rewards `[P * n]`, as
+other libraries hand them over, would be taken for one group of P * n samples: reshape them, or use
+`by_group(rewards, prompt_ids, fn, ...)`.
 """
 
-from pkpo_jax.advantages import (
-  ADVANTAGES,
-  grpo,
-  max_at_k_off_policy,
-  maxrl,
-  mean_centered,
-  passk_adaptive,
-  passk_analytical,
-  passk_bootstrap,
-  passk_combination,
-  passk_exceeding,
-  passk_full_sampling,
-  pkpo,
-  pkpo_centered,
-  pkpo_loo,
-  pkpo_loo_minus_one,
-  reinforce,
-  rloo,
-  rs_grpo,
-  tailrl,
-  tzsm,
-)
-from pkpo_jax.estimators import (
+from pkpo_jax import losses, schedules
+from pkpo_jax.advantages import *  # noqa: F403 Every advantage, under its name.
+from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
+from pkpo_jax.estimators import max_at_k, pass_at_k, pass_at_k_curve, standard_error
+from pkpo_jax.groups import by_group
+from pkpo_jax.intervals import (
   Interval,
   bootstrap_interval,
-  max_at_k,
+  few_problems,
+  mean_interval,
   paired_bootstrap,
-  pass_at_k,
-  pass_at_k_curve,
-  standard_error,
+  paired_interval,
 )
+from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.weights import subset_weights
 
 __version__ = '0.1.0'
 
 __all__ = [
+  *ADVANTAGES,
   'ADVANTAGES',
   'Interval',
+  'REQUIREMENTS',
+  'SCHEDULES',
   'bootstrap_interval',
-  'grpo',
+  'by_group',
+  'few_problems',
+  'losses',
   'max_at_k',
-  'max_at_k_off_policy',
-  'maxrl',
-  'mean_centered',
+  'mean_interval',
   'paired_bootstrap',
+  'paired_interval',
   'pass_at_k',
   'pass_at_k_curve',
-  'passk_adaptive',
-  'passk_analytical',
-  'passk_bootstrap',
-  'passk_combination',
-  'passk_exceeding',
-  'passk_full_sampling',
-  'pkpo',
-  'pkpo_centered',
-  'pkpo_loo',
-  'pkpo_loo_minus_one',
-  'reinforce',
-  'rloo',
-  'rs_grpo',
+  'schedules',
   'standard_error',
   'subset_weights',
-  'tailrl',
-  'tzsm',
 ]

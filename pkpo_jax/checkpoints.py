@@ -1,8 +1,7 @@
-"""Saves and resumes a run: workdir/config.json and workdir/checkpoints/."""
+"""Saves and resumes a run: workdir/checkpoints/."""
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import pathlib
@@ -18,6 +17,7 @@ import orbax.checkpoint as ocp
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
+from pkpo_jax.errors import MissingDataError, SaveError, WorkdirError
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.types import Snapshot, TrainState
 
@@ -25,7 +25,7 @@ _ARRAYS = ('params', 'optimizer', 'tally', 'key')  # A checkpoint's items that a
 _RECORDS = ('position', 'score', 'checksums')  # Its items that are JSON.
 
 
-class UnreadableCheckpoint(ValueError):
+class UnreadableCheckpoint(WorkdirError):
   """A checkpoint that is damaged: files are missing or changed."""
 
 
@@ -36,6 +36,7 @@ class Checkpoints:
     """Opens workdir/checkpoints, making it if need be."""
     self._workdir, self._best_metric = workdir, settings.best_metric
     self._retention = _Retention(settings.max_to_keep)
+    self._in_flight: int | None = None  # The step that is being saved.
     self._manager = _open(
       workdir, create=True, cleanup_tmp_directories=True, preservation_policy=self._retention
     )
@@ -82,19 +83,42 @@ class Checkpoints:
     records['checksums'] = _checksums(arrays | records)
     args = {name: ocp.args.StandardSave(item) for name, item in arrays.items()}
     args |= {name: ocp.args.JsonSave(item) for name, item in records.items()}
-    # Without `force`, a step that should not be saved would be passed over in silence.
-    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    with self._saving(self._in_flight):
+      self._manager.wait_until_finished()
+    self._in_flight = step
+    with self._saving(step):
+      # Without `force`, a step that should not be saved would be passed over in silence.
+      self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
   def close(self) -> None:
-    """Waits for what is being saved."""
-    self._manager.wait_until_finished()
+    """Waits for what is being saved.
+
+    Raises:
+      SaveError: if it could not be written.
+    """
+    with self._saving(self._in_flight):
+      self._manager.wait_until_finished()
     self._manager.close()
+
+  @contextlib.contextmanager
+  def _saving(self, step: int | None) -> Iterator[None]:
+    """Turns what writing a step raises, at once or in the background, into SaveError."""
+    try:
+      yield
+    except Exception as error:  # Of many types: what the file system raises comes wrapped.
+      cause = str(error).strip().partition('\n')[0]
+      raise SaveError(
+        f'{self._workdir}: the checkpoint of step {step} could not be saved: {cause} The ones '
+        'before are still there, and the same command goes on from the last.'
+      ) from error
 
   def __enter__(self) -> 'Checkpoints':
     return self
 
-  def __exit__(self, *exception) -> None:
-    self.close()
+  def __exit__(self, kind, *exception) -> None:
+    # What is raised already says what is wrong.
+    with contextlib.suppress(*[] if kind is None else [SaveError]):
+      self.close()
 
   def _set_aside(self, step: int) -> None:
     """Moves a checkpoint out of the way, so that its step can be saved again."""
@@ -127,69 +151,22 @@ def restore_params(
   """
   workdir = pathlib.Path(workdir)
   if not workdir.is_dir():
-    raise FileNotFoundError(f'{workdir}: expected the workdir of a run, found no such folder.')
+    raise MissingDataError(f'{workdir}: expected the workdir of a run, found no such folder.')
   with _open(workdir) as manager:
     steps = manager.all_steps()
     if not steps:
-      raise FileNotFoundError(f'{workdir}: expected the workdir of a run, found no checkpoint.')
+      raise MissingDataError(f'{workdir}: expected the workdir of a run, found no checkpoint.')
     if step == 'best':
       scores = _read_scores(manager)
       if not scores:
-        raise FileNotFoundError(
+        raise MissingDataError(
           f'{workdir}: no checkpoint knows its evaluation; checkpoint.best_metric must be set.'
         )
       step = _best(scores)
     if step is not None and step not in steps:
-      raise FileNotFoundError(f'{workdir}: no checkpoint of step {step}, only of {steps}.')
+      raise MissingDataError(f'{workdir}: no checkpoint of step {step}, only of {steps}.')
     read = lambda step: _read_params(manager, step, like)
     return _newest_readable(manager, read) if step is None else (step, read(step))
-
-
-def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Writes workdir/config.json, or checks that the run that is there had the same config.
-
-  Raises:
-    ValueError: if workdir belongs to a run with another config; names the fields that differ.
-  """
-  path = workdir / 'config.json'
-  config = json.loads(json.dumps(config))
-  if path.exists():
-    old, new = flatten(json.loads(path.read_text())), flatten(config)
-    fields = sorted(f for f in old.keys() | new.keys() if old.get(f) != new.get(f))
-    if fields:
-      differences = '; '.join(f'{f}: {old.get(f)!r} there, {new.get(f)!r} now' for f in fields)
-      raise ValueError(f'workdir: {workdir} holds a run with another config: {differences}.')
-  elif jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix('.tmp')
-    written.write_text(json.dumps(config, indent=2) + '\n')
-    written.replace(path)  # Whole or not at all, should the process be killed here.
-
-
-@contextlib.contextmanager
-def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps `workdir` to this process while in the `with` statement.
-
-  Raises:
-    ValueError: if another process has it.
-  """
-  with (workdir / 'lock').open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise ValueError(f'workdir: another process trains in {workdir}.') from error
-    yield
-
-
-def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Returns nested dicts as one dict with dotted names; an empty one inside stays as it is."""
-  flat = {}
-  for name, value in config.items():
-    if isinstance(value, Mapping) and value:
-      flat |= flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Errors that name a field, its value and what was expected."""
+"""Errors that say what is wrong with what was given, and where."""
 
 from typing import Any
 
@@ -19,6 +19,48 @@ class FieldError(ValueError):
   def within(self, group: str) -> 'FieldError':
     """Returns the same error of the field `group.field`."""
     return type(self)(f'{group}.{self.field}', self.problem)
+
+
+class FieldTypeError(FieldError, TypeError):
+  """A value of a wrong type."""
+
+
+class WorkdirError(ValueError):
+  """A workdir that cannot be used: of another run or process, or damaged."""
+
+
+class DataError(ValueError):
+  """Files that are not what they have to be: a source, prepared data, weights, metrics."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+  """Files that are not there."""
+
+
+class UnavailableError(RuntimeError):
+  """Something that this machine does not offer, such as a sandbox."""
+
+
+class SaveError(OSError):
+  """A checkpoint that could not be written."""
+
+
+# A command prints these as one line, without a traceback, whenever they come.
+USER_ERRORS = (WorkdirError, DataError, UnavailableError, SaveError)
+# And these before a run's first step, when nothing but its config can have raised them.
+CONFIG_ERRORS = (FieldError, ImportError, FileNotFoundError, *USER_ERRORS)
+
+
+class Choices(dict):
+  """A dict of what can be named; a name that is none of its keys gets a message that lists them.
+
+  >>> Choices(adam=1, sgd=2)['admn']
+  Traceback (most recent call last):
+  KeyError: "expected one of ['adam', 'sgd'], got 'admn'."
+  """
+
+  def __missing__(self, name: Any) -> Any:
+    raise KeyError(f'expected one of {sorted(self)}, got {name!r}.')
 
 
 def expect(condition: bool, field: str, expected: str, value: Any) -> None:

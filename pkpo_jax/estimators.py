@@ -1,7 +1,6 @@
 """Estimates of pass@k and max@k from samples, and their uncertainty over problems."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,8 @@ from jax import lax
 from jaxtyping import Float, Shaped
 
 from pkpo_jax import groups
-from pkpo_jax.typing import AnyArray, K, Key, Mask, PerGroup, Rewards
+from pkpo_jax.errors import FieldError, FieldTypeError, expect
+from pkpo_jax.typing import AnyArray, K, Mask, PerGroup, Rewards
 from pkpo_jax.weights import subset_weights
 
 # Samples of each problem, or of all alike.
@@ -69,14 +69,14 @@ def pass_at_k(num_correct: Counts, num_samples: Counts, k: K) -> PerGroup:
   """
   for name, count in (('num_correct', num_correct), ('num_samples', num_samples)):
     if not jnp.issubdtype(jnp.result_type(count), jnp.integer):
-      raise TypeError(f'{name}: expected integers, got dtype {jnp.result_type(count)}.')
+      raise FieldTypeError(name, f'expected integers, got dtype {jnp.result_type(count)}.')
   known = [x for x in (num_correct, num_samples) if not isinstance(x, jax.core.Tracer)]
   if len(known) == 2:
     c, n = np.broadcast_arrays(*known)
     if np.any((c < 0) | (c > n)):
       at = tuple(np.argwhere((c < 0) | (c > n))[0])
-      raise ValueError(
-        f'num_correct: expected 0 <= num_correct <= num_samples = {n[at]}, got {c[at]}.'
+      raise FieldError(
+        'num_correct', f'expected 0 <= num_correct <= num_samples = {n[at]}, got {c[at]}.'
       )
     if not isinstance(k, jax.Array):
       groups.check_k(k, int(n.min()))
@@ -106,8 +106,8 @@ def pass_at_k_curve(
     where: `[..., n]` bool, True where a sample exists; every problem needs max(ks) samples.
 
   Returns:
-    `[..., K]` float32, reward units. Reduce over problems with a mean and `standard_error` or
-    `bootstrap_interval`.
+    `[..., K]` float32, reward units. Reduce over problems with `standard_error` and
+    `pkpo_jax.mean_interval`.
 
   Raises:
     ValueError: if a k is outside [1, n], or a known problem has fewer than max(ks) samples.
@@ -119,19 +119,12 @@ def pass_at_k_curve(
     num_valid = np.sum(np.asarray(where), axis=-1)
     if np.any(num_valid < max(ks)):
       at = tuple(int(i) for i in np.argwhere(num_valid < max(ks))[0])
-      raise ValueError(
-        f'ks: expected every k <= the samples of every problem, got k = {max(ks)} and '
-        f'{num_valid[at]} samples at problem {at}.'
+      raise FieldError(
+        'ks',
+        f'expected every k <= the samples of every problem, got k = {max(ks)} and '
+        f'{num_valid[at]} samples at problem {at}.',
       )
   return jnp.stack([max_at_k(rewards, k, where=where) for k in ks], axis=-1)
-
-
-class Interval(NamedTuple):
-  """A mean over problems with its bootstrap interval, each `[...]`."""
-
-  mean: jax.Array
-  low: jax.Array
-  high: jax.Array
 
 
 def standard_error(values: Float[AnyArray, 'p *rest']) -> Float[jax.Array, '*rest']:
@@ -146,81 +139,6 @@ def standard_error(values: Float[AnyArray, 'p *rest']) -> Float[jax.Array, '*res
   >>> print(standard_error(jnp.array([0., 1., 0., 1.])))
   0.28867513
   """
-  num_problems = _count_problems(values, 'values')
-  return jnp.std(jnp.asarray(values), axis=0, ddof=1) / jnp.sqrt(num_problems)
-
-
-def bootstrap_interval(
-  values: Float[AnyArray, 'p *rest'],
-  key: Key,
-  *,
-  level: float = 0.95,
-  num_resamples: int = 10_000,
-) -> Interval:
-  """Returns the mean over problems with its percentile bootstrap interval.
-
-  A cluster bootstrap: whole problems are drawn with replacement, each with its unbiased estimate.
-  Samples of a problem are never redrawn: the best of k redrawn samples is biased low.
-
-  Args:
-    values: `[P, ...]` one estimate per problem, P >= 2; trailing axes share the draws.
-    key: PRNG key of the draws.
-    level: coverage of the interval, in (0, 1).
-    num_resamples: draws of P problems.
-
-  Raises:
-    ValueError: if there are fewer than 2 problems, or level or num_resamples is out of range.
-  """
-  if not 0 < level < 1:
-    raise ValueError(f'level: expected a number in (0, 1), got {level}.')
-  if num_resamples < 1:
-    raise ValueError(f'num_resamples: expected at least 1, got {num_resamples}.')
-  num_problems = _count_problems(values, 'values')
-  values = jnp.asarray(values)
-
-  def resample(draw_key):
-    drawn = jax.random.randint(draw_key, (num_problems,), 0, num_problems)
-    return jnp.mean(values[drawn], axis=0)
-
-  means = lax.map(resample, jax.random.split(key, num_resamples), batch_size=64)
-  low, high = jnp.quantile(means, jnp.array([(1 - level) / 2, (1 + level) / 2]), axis=0)
-  return Interval(jnp.mean(values, axis=0), low, high)
-
-
-def paired_bootstrap(
-  values: Float[AnyArray, 'p *rest'],
-  other_values: Float[AnyArray, 'p *rest'],
-  key: Key,
-  *,
-  level: float = 0.95,
-  num_resamples: int = 10_000,
-) -> Interval:
-  """Returns the mean difference of two runs on the same problems, with its bootstrap interval.
-
-  The draws of problems are shared by both runs, so that what makes a problem hard for both drops
-  out. The difference is significant at 1 - level if the interval leaves out 0.
-
-  Args:
-    values: `[P, ...]` estimates of one run.
-    other_values: `[P, ...]` estimates of the run to compare with, problems in the same order.
-    key: PRNG key of the draws.
-    level: coverage of the interval, in (0, 1).
-    num_resamples: draws of P problems.
-
-  Raises:
-    ValueError: if the shapes differ, or as in `bootstrap_interval`.
-  """
-  if jnp.shape(values) != jnp.shape(other_values):
-    raise ValueError(
-      f'other_values: expected the shape of values {jnp.shape(values)}, '
-      f'got {jnp.shape(other_values)}.'
-    )
-  difference = jnp.asarray(values) - jnp.asarray(other_values)
-  return bootstrap_interval(difference, key, level=level, num_resamples=num_resamples)
-
-
-def _count_problems(values: AnyArray, name: str) -> int:
   shape = jnp.shape(values)
-  if not shape or shape[0] < 2:
-    raise ValueError(f'{name}: expected shape [P, ...] with P >= 2 problems, got {shape}.')
-  return shape[0]
+  expect(bool(shape) and shape[0] >= 2, 'values', 'shape [P, ...] with P >= 2 problems', shape)
+  return jnp.std(jnp.asarray(values), axis=0, ddof=1) / jnp.sqrt(shape[0])

@@ -4,6 +4,7 @@ python -m pkpo_jax.evaluate --workdir=runs/maze_k8 --config.eval.num_samples=64 
   --other_workdir=runs/maze_k1
 """
 
+import itertools
 import pathlib
 import shlex
 import sys
@@ -14,20 +15,23 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
 
 from pkpo_jax import sharding
-from pkpo_jax.checkpoints import flatten, restore_params
-from pkpo_jax.errors import expect
-from pkpo_jax.estimators import bootstrap_interval, paired_bootstrap, standard_error
+from pkpo_jax.checkpoints import restore_params
+from pkpo_jax.errors import CONFIG_ERRORS, expect
+from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation import report
-from pkpo_jax.evaluation.measure import Evaluation, count_pieces, make_evaluate
-from pkpo_jax.flags import check_overrides, flag_value, parse_flags, read_config
+from pkpo_jax.evaluation.measure import AfterPiece, Evaluation, count_pieces, make_evaluate
+from pkpo_jax.flags import flag_value, from_json, import_file, parse_flags
+from pkpo_jax.intervals import few_problems, mean_interval, paired_interval
 from pkpo_jax.keys import run_keys
+from pkpo_jax.parts import complete
 from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, make_init, make_run
+from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.settings import as_dict
 from pkpo_jax.typing import Key
+from pkpo_jax.workdir import config_file_of, flatten, read_config
 
 LEVEL = 0.95  # Of the intervals.
 
@@ -38,6 +42,7 @@ def evaluate_workdirs(
   checkpoint: int | str,
   seed: int,
   num_prompts_at_once: int | None = None,
+  output: pathlib.Path | None = None,
 ) -> dict[str, Any]:
   """Returns a report on a trained policy, or on two and how they differ.
 
@@ -52,14 +57,16 @@ def evaluate_workdirs(
     seed: of all that is drawn: problems, where the task draws them, samples and resamples.
     num_prompts_at_once: how many prompts to sample at a time; None is as many as have no more
       completions than an evaluation had while the first was trained.
+    output: folder that gets the samples: samples.jsonl has those of the first, other_samples.jsonl
+      those of the second. log.max_samples_mib bounds each. None keeps none.
 
   Raises:
     ValueError, TypeError: if a config is wrong, the second's task is another, or the checkpoint
       does not fit the config.
     FileNotFoundError: if there is no such checkpoint.
   """
-  config = _with_more_ks(config)
-  own_configs = [_own_config(workdir).to_dict() for workdir in workdirs]
+  config = _with_more_ks(complete(config))
+  own_configs = [complete(read_config(workdir)) for workdir in workdirs]
   configs = [config]
   for workdir, own in zip(workdirs[1:], own_configs[1:], strict=True):
     _check_same_task(workdir, own, config)
@@ -82,9 +89,16 @@ def evaluate_workdirs(
   for run, workdir, each in zip(runs, workdirs, configs, strict=True):
     step, params = restore(run, mesh, workdir, checkpoint)
     evaluate = make_evaluate(run, sharding.over_prompts(mesh))
+    samples = None
+    if output is not None:
+      path = output / ('other_samples.jsonl' if evaluations else 'samples.jsonl')
+      samples = SampleWriter(path, run.task, 'eval', run.settings.log)
     # Step 0 whatever the checkpoint: the problems are the same.
     with run.task, progress(0, num_pieces, workdir.name) as bar:
-      evaluations.append(evaluate(params, 0, eval_key, num_pieces, lambda *_: bar.update()))
+      after_piece = _after_piece(bar, samples, step)
+      evaluations.append(evaluate(params, 0, eval_key, num_pieces, after_piece))
+    if samples is not None:
+      samples.write()
     del params  # Two may be more than the devices hold.
     summary = summarize(evaluations[-1], settings.ks, bootstrap_key)
     summaries.append({'workdir': str(workdir), 'step': step, 'config': each, **summary})
@@ -97,6 +111,17 @@ def evaluate_workdirs(
     'runs': summaries,
     'differences': (compare(*evaluations, settings.ks, bootstrap_key) if evaluations[1:] else {}),
   }
+
+
+def _after_piece(bar: Any, samples: SampleWriter | None, step: int) -> AfterPiece:
+  """Returns what keeps the samples of a piece of an evaluation, and moves the bar."""
+
+  def after_piece(prompts, rollout, grades):
+    if samples is not None:
+      samples.add(step, prompts, rollout, grades)
+    bar.update()
+
+  return after_piece
 
 
 def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) -> tuple[int, Any]:
@@ -121,9 +146,10 @@ def summarize(evaluation: Evaluation, ks: Sequence[int], key: Key) -> dict[str, 
   curves = {}
   for name, values in evaluation.curves.items():
     known = values[~np.isnan(values).any(axis=-1)]
-    mean, low, high = bootstrap_interval(known, key, level=LEVEL)
+    mean, low, high = mean_interval(known, key, level=LEVEL, bounds=evaluation.bounds[name])
+    warnings = [few_problems(column) for column in known.T]
     curves[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(known)}
-    curves[name] |= {'low': low, 'high': high, 'num_problems': len(known)}
+    curves[name] |= {'low': low, 'high': high, 'num_problems': len(known), 'warnings': warnings}
     if name in evaluation.exact:
       curves[name]['exact'] = evaluation.exact[name]
   statistics = {}
@@ -149,8 +175,10 @@ def compare(
     if name in other.curves:
       others = other.curves[name]
       known = ~np.isnan(values + others).any(axis=-1)
-      mean, low, high = paired_bootstrap(values[known], others[known], key, level=LEVEL)
-      differences[name] = _plain({'k': ks, 'mean': mean, 'low': low, 'high': high})
+      bounds = evaluation.bounds[name]
+      interval = paired_interval(values[known], others[known], key, level=LEVEL, bounds=bounds)
+      warnings = [few_problems(column) for column in (values - others)[known].T]
+      differences[name] = _plain({'k': ks, **interval._asdict(), 'warnings': warnings})
   return differences
 
 
@@ -173,12 +201,6 @@ def _with_more_ks(config: Mapping[str, Any]) -> dict[str, Any]:
   return {**config, 'eval': {**config['eval'], 'ks': tuple(ks)}}
 
 
-def _own_config(workdir: pathlib.Path) -> ConfigDict:
-  path = workdir / 'config.json'
-  expect(path.is_file(), 'workdir', 'the folder of a run, with its config.json', str(workdir))
-  return read_config(path)
-
-
 def _check_same_task(workdir: pathlib.Path, own: Mapping, config: Mapping) -> None:
   """Raises ValueError that names the fields in which the tasks differ, if they do."""
   there, here = flatten({'task': own['task']}), flatten({'task': config['task']})
@@ -199,19 +221,42 @@ def main(argv: list[str]) -> None:
   try:
     report.require_matplotlib()
     checkpoint = _checkpoint(args.checkpoint)
-    config = as_dict(args.config)
-    found = evaluate_workdirs(config, workdirs, checkpoint, args.seed, args.num_prompts_at_once)
-  except (ValueError, TypeError, ImportError, OSError) as error:
+    output = output_folder(workdirs[0], args.output, args.overwrite)
+    results = evaluate_workdirs(
+      as_dict(args.config), workdirs, checkpoint, args.seed, args.num_prompts_at_once, output
+    )
+  except CONFIG_ERRORS as error:
     sys.exit(str(error))
-  found = {'command': f'python -m pkpo_jax.evaluate {shlex.join(sys.argv[1:])}', **found}
-  output = pathlib.Path(args.output) if args.output else workdirs[0] / 'evaluation'
+  results = {'command': f'python -m pkpo_jax.evaluate {shlex.join(sys.argv[1:])}', **results}
   output.mkdir(parents=True, exist_ok=True)
-  report.write_json(found, output / 'evaluation.json')
-  report.draw(found, output / 'evaluation.png')
-  print(report.table(found))
+  report.write_json(results, output / 'evaluation.json')
+  report.draw(results, output / 'evaluation.png')
+  print(report.table(results))
   print(
     f'All of it, problem by problem: {output}/evaluation.json    Figure: {output}/evaluation.png'
   )
+  if (output / 'samples.jsonl').is_file():
+    print(f'What was sampled: python -m pkpo_jax.samples {shlex.quote(str(output))}')
+
+
+def output_folder(workdir: pathlib.Path, output: str | None, overwrite: bool) -> pathlib.Path:
+  """Returns where an evaluation is written: never over another, unless that is asked for.
+
+  Args:
+    workdir: the first run's.
+    output: a folder by name; None is workdir/evaluation, or the first free of evaluation_2, ...
+    overwrite: write over what is there.
+
+  Raises:
+    FieldError: if the folder by name holds an evaluation.
+  """
+  if output is not None:
+    is_free = overwrite or not (pathlib.Path(output) / 'evaluation.json').exists()
+    expect(is_free, 'output', 'a folder without an evaluation, or --overwrite', output)
+    return pathlib.Path(output)
+  names = itertools.chain(['evaluation'], (f'evaluation_{i}' for i in itertools.count(2)))
+  folders = (workdir / name for name in names)
+  return next(x for x in folders if overwrite or not (x / 'evaluation.json').exists())
 
 
 def run() -> None:
@@ -221,7 +266,8 @@ def run() -> None:
   define('workdir', None, 'Folder of the run.')
   define('checkpoint', 'latest', "Which checkpoint: a step, 'latest' or 'best'.")
   define('other_workdir', None, 'Folder of a run to compare with, on the same problems.')
-  define('output', None, 'Folder for JSON and figure; workdir/evaluation if not given.')
+  define('output', None, 'Folder for JSON, figure, samples; workdir/evaluation or the next free.')
+  flags.DEFINE_boolean('overwrite', False, 'Write over an evaluation that is there.')
   flags.DEFINE_integer('seed', 0, 'Of all that the evaluation draws.', lower_bound=0)
   flags.DEFINE_integer(
     'num_prompts_at_once',
@@ -235,19 +281,18 @@ def run() -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; --config is workdir/config.json, open to overrides, if it is not given."""
-  workdir = flag_value(argv, 'workdir')
-  text = 'Config file, workdir/config.json if not given; override with --config.group.field=value.'
-  if workdir is None or flag_value(argv, 'config') is not None:
-    config_flags.DEFINE_config_file('config', None, text)
-  else:
-    try:
-      config = _own_config(pathlib.Path(workdir))
-    except ValueError as error:
-      sys.exit(str(error))
-    check_overrides(argv, config)
-    config_flags.DEFINE_config_dict('config', config, text)
   flags.mark_flag_as_required('workdir')
-  return parse_flags(argv)
+  words = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  workdir, config = flag_value(words, 'workdir'), None
+  if workdir is not None and flag_value(words, 'config') is None:
+    try:
+      file = config_file_of(pathlib.Path(workdir))
+      if file is not None:
+        import_file(file)  # It may register a task or a policy.
+      config = from_json(complete(read_config(pathlib.Path(workdir))))
+    except CONFIG_ERRORS as error:
+      sys.exit(str(error))
+  return parse_flags(argv, config)
 
 
 def _checkpoint(name: str) -> int | str:

@@ -1,6 +1,10 @@
-"""Flags of the commands: a config with overrides, and messages that say what there is."""
+"""Flags of the commands: a config, parts picked by name, overrides, and messages that help.
 
-import json
+The order is that of meaning, not of the words: first the config file, then the names of parts,
+each of which brings its part's fields with their defaults, then all other overrides.
+"""
+
+import importlib.util
 import pathlib
 import re
 import sys
@@ -8,21 +12,99 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from pkpo_jax.errors import FieldError
+from pkpo_jax.parts import PARTS, choose, config_of_part
+
+_HELP = 'Config file, and a variant after a colon; override with --config.group.field=value.'
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags; a config file, or a field of it, that does not exist ends in a message."""
-  path = flag_value(argv, 'config')
-  if path is not None and not pathlib.Path(path.split(':')[0]).is_file():
-    sys.exit(f'--config: expected a file, and a variant after a colon, got {path!r}.')
+def parse_flags(argv: Sequence[str], config: ConfigDict | None = None) -> list[str]:
+  """Parses flags, those in a --flagfile too, and defines the flag `config`.
+
+  Exits with a message in one line if a file, a part or a field does not exist.
+
+  Args:
+    argv: the command line.
+    config: stands in for --config=FILE where that is not given; None requires it.
+  """
   try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError):
+    argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    path = flag_value(argv, 'config')
     if path is not None:
-      # The flag holds no config yet: read the file again, to say what it has.
-      check_overrides(argv, flags.FLAGS['config'].parser.parse(path))
-    raise
+      config = load_config(path)
+    if config is None:
+      sys.exit('--config: missing; expected a config file, such as configs/bandit.py.')
+    config = with_parts(config, argv)
+    check_overrides(argv, config)
+  except (FieldError, flags.Error, OSError) as error:
+    sys.exit(str(error))
+  rest = _without_config(argv)
+  config_flags.DEFINE_config_dict('config', config, _HELP, sys_argv=rest)
+  try:
+    return app.parse_flags_with_usage(rest)
+  except (AttributeError, KeyError, TypeError) as error:
+    sys.exit(f'config: {error}')
+
+
+def load_config(path: str) -> ConfigDict:
+  """Returns the config of a file, open to overrides of all fields that its parts have.
+
+  Args:
+    path: a Python file with `get_config`, and after a colon its argument.
+
+  Raises:
+    FieldError: if there is no such file or variant.
+  """
+  file, _, variant = path.partition(':')
+  if not pathlib.Path(file).is_file():
+    raise FieldError('--config', f'expected a file, and a variant after a colon, got {path!r}.')
+  module = import_file(pathlib.Path(file))
+  try:
+    config = module.get_config(variant) if variant else module.get_config()
+  except ValueError as error:
+    raise FieldError('--config', str(error)) from error
+  return with_all_fields(config)
+
+
+def import_file(path: pathlib.Path) -> Any:
+  """Returns the module in a Python file; what it registers, such as a task, is there then."""
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def with_all_fields(config: ConfigDict) -> ConfigDict:
+  """Returns a config in which the fields that its parts have by default are there, too."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for group in PARTS:
+      parent, last = _parent(config, group)
+      if parent is None or last not in parent or 'name' not in (parent[last] or {}):
+        continue
+      part = config_of_part(group, parent[last].name)
+      for field, value in part.items():
+        if field not in parent[last]:
+          parent[last][field] = part.get_ref(field) if value is None else value
+  return config
+
+
+def with_parts(config: ConfigDict, argv: Sequence[str]) -> ConfigDict:
+  """Returns the config with the parts that --config.GROUP.name=NAME picks, and their defaults."""
+  config = config.copy_and_resolve_references()
+  names = dict(
+    found.groups()
+    for found in (re.fullmatch(r'--?config\.([\w.]+)\.name=(.*)', word) for word in argv)
+    if found
+  )
+  for group in PARTS:
+    parent, last = _parent(config, group)
+    if group in names and parent is not None and last in parent:
+      if parent[last].get('name') != names[group]:
+        choose(config, group, names[group])
+  return config
 
 
 def flag_value(argv: Sequence[str], name: str) -> str | None:
@@ -35,32 +117,62 @@ def flag_value(argv: Sequence[str], name: str) -> str | None:
 
 
 def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
-  """Exits with a message if --config.group.field names a field that `config` lacks."""
+  """Raises FieldError if --config.group.field names a field that `config` lacks."""
   for word in argv:
     found = re.match(r'--?(?:no)?config\.([^=]+)', word)
     if found:
       _check_field(config, found[1])
 
 
-def read_config(path: pathlib.Path) -> ConfigDict:
+def from_json(value: Any) -> Any:
   """Returns a config that was written as JSON, with all its fields open to overrides."""
-  return _as_config(json.loads(path.read_text()))
-
-
-def _as_config(value: Any) -> Any:
-  """Returns what JSON has changed of a config: tuples and placeholders, of any type by now."""
   if isinstance(value, dict):
-    return ConfigDict({name: _as_config(field) for name, field in value.items()})
+    return ConfigDict({name: from_json(field) for name, field in value.items()})
   if isinstance(value, list):
     return tuple(value)
   return config_dict.placeholder(object) if value is None else value
 
 
+def overridden(config: ConfigDict, overrides: dict[str, Any]) -> ConfigDict:
+  """Returns a config with flat overrides, as the command line has them: names come first.
+
+  Raises:
+    FieldError: if a field is unknown.
+  """
+  words = [f'--config.{field}={value}' for field, value in overrides.items()]
+  config = with_parts(with_all_fields(config), words)
+  check_overrides(words, config)
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+def _parent(config: ConfigDict, group: str) -> tuple[ConfigDict | None, str]:
+  """Returns the group that holds a group, None where it is not there, and the last name."""
+  *outer, last = group.split('.')
+  for name in outer:
+    if not isinstance(config, ConfigDict) or name not in config:
+      return None, last
+    config = config[name]
+  return config, last
+
+
+def _without_config(argv: Sequence[str]) -> list[str]:
+  """Returns the words but for --config=FILE, in either form, and the names of parts."""
+  rest, words = [], iter(argv)
+  names = '|'.join(re.escape(group) for group in PARTS)
+  for word in words:
+    if re.fullmatch('--?config', word):
+      next(words, None)
+    elif not re.match(rf'--?config=|--?config\.({names})\.name=', word):
+      rest.append(word)
+  return rest
+
+
 def _check_field(config: ConfigDict, field: str) -> None:
-  """Exits with a message if the dotted `field` is not in `config`."""
+  """Raises FieldError if the dotted `field` is not in `config`."""
   group, path = config, 'config'
   for name in field.split('.'):
     if not isinstance(group, ConfigDict) or name not in group:
       fields = sorted(group) if isinstance(group, ConfigDict) else []
-      sys.exit(f'{path}.{name}: unknown field; expected one of {fields}.')
+      raise FieldError(f'{path}.{name}', f'unknown field; expected one of {fields}.')
     group, path = group[name], f'{path}.{name}'

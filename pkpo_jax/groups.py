@@ -3,12 +3,16 @@
 import dataclasses
 import functools
 import operator
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Shaped
 
+from pkpo_jax.errors import FieldError, FieldTypeError
 from pkpo_jax.typing import AnyArray, K, Mask, Rewards
 
 # Up to this many samples, counting all pairs beats a sort (benchmarks/kernels.py).
@@ -59,7 +63,7 @@ class Group:
     largest = jnp.max(jnp.where(self.where, self.rewards, -jnp.inf), axis=-1, keepdims=True)
     return jnp.where(self.num_valid[..., None] > 0, largest, 0)
 
-  def centred(self) -> jax.Array:
+  def centered(self) -> jax.Array:
     """Returns `[*p, n]`: rewards minus their group's mean; exactly 0 where all are equal.
 
     Taking the maximum off first keeps what is left exact in float32 for equal rewards and makes
@@ -70,7 +74,7 @@ class Group:
 
   def minus_mean_of_others(self) -> jax.Array:
     """Returns `[*p, n]`: each reward minus the mean of the other samples' rewards (RLOO)."""
-    return self.centred() * self.count / jnp.maximum(self.count - 1, 1)
+    return self.centered() * self.count / jnp.maximum(self.count - 1, 1)
 
   def mask(self, values: jax.Array) -> jax.Array:
     """Returns `values` with 0 where a sample does not exist."""
@@ -87,33 +91,128 @@ def as_group(rewards: Rewards, where: Mask = None) -> Group:
 
   Args:
     rewards: `[*p, n]` real numbers; bool, integer and half-precision rewards become float32.
-    where: `[*p, n]` bool, True where a sample exists.
+    where: `[*p, n]` bool, or integers 0 and 1, True where a sample exists.
+
+  A group with a NaN or an infinite reward among its samples becomes NaN throughout, so that every
+  kernel returns NaN for it and the right numbers for all others; `where=jnp.isfinite(rewards)`
+  leaves such samples out.
 
   Raises:
     ValueError: if there is no sample axis, it is empty, or `where` has another shape.
     TypeError: if rewards are not real numbers or `where` is not bool.
   """
-  rewards = jnp.asarray(rewards)
+  try:
+    rewards = jnp.asarray(rewards)
+  except (TypeError, ValueError) as error:
+    raise FieldTypeError(
+      'rewards',
+      'expected an array of real numbers; groups of unequal size need a mask, `where`, or '
+      f'`by_group` for flat rewards ({error}).',
+    ) from error
   if rewards.ndim < 1 or rewards.shape[-1] < 1:
-    raise ValueError(f'rewards: expected shape [..., n] with n >= 1, got {rewards.shape}.')
+    raise FieldError('rewards', f'expected shape [..., n] with n >= 1, got {rewards.shape}.')
   if jnp.issubdtype(rewards.dtype, jnp.floating):
     dtype = jnp.promote_types(rewards.dtype, jnp.float32)
   elif jnp.issubdtype(rewards.dtype, jnp.integer) or rewards.dtype == jnp.bool_:
     dtype = jnp.float32
   else:
-    raise TypeError(f'rewards: expected real numbers, got dtype {rewards.dtype}.')
+    raise FieldTypeError('rewards', f'expected real numbers, got dtype {rewards.dtype}.')
   # The barrier: a compiler may compute a reward anew, rounded otherwise, wherever it is read, and
   # then the best reward does not equal the maximum, nor equal rewards each other.
   rewards = lax.optimization_barrier(lax.stop_gradient(rewards.astype(dtype)))
   if where is None:
-    return Group(rewards, None, None)
-  where = jnp.asarray(where)
+    return Group(_poisoned(rewards, rewards), None, None)
+  where = _as_bool(jnp.asarray(where))
   if where.dtype != jnp.bool_:
-    raise TypeError(f'where: expected dtype bool, got {where.dtype}.')
+    raise FieldTypeError('where', f'expected dtype bool, got {where.dtype}.')
   if where.shape != rewards.shape:
-    raise ValueError(f'where: expected the shape of rewards {rewards.shape}, got {where.shape}.')
+    raise FieldError('where', f'expected the shape of rewards {rewards.shape}, got {where.shape}.')
   num_valid = jnp.sum(where, axis=-1, dtype=jnp.int32)
-  return Group(jnp.where(where, rewards, 0), where, num_valid)
+  existing = jnp.where(where, rewards, 0)
+  return Group(jnp.where(where, _poisoned(rewards, existing), 0), where, num_valid)
+
+
+def _poisoned(rewards: jax.Array, existing: jax.Array) -> jax.Array:
+  """Returns the rewards, all NaN in a group that has a NaN or an infinite one.
+
+  No estimate is left of such a group, and plausible numbers for some of its samples would hide it.
+  """
+  is_finite = jnp.all(jnp.isfinite(existing), axis=-1, keepdims=True)
+  return jnp.where(is_finite, rewards, jnp.nan)
+
+
+def _as_bool(where: jax.Array) -> jax.Array:
+  """Returns a mask of integers 0 and 1 as bool; other masks as they are.
+
+  Raises:
+    FieldError: if a known integer is neither 0 nor 1.
+  """
+  if not jnp.issubdtype(where.dtype, jnp.integer):
+    return where
+  if not isinstance(where, jax.core.Tracer) and bool(jnp.any((where != 0) & (where != 1))):
+    raise FieldError('where', 'expected True and False, or 1 and 0, got other integers.')
+  return where == 1
+
+
+def by_group(
+  rewards: Shaped[AnyArray, 'S'],
+  group_ids: Sequence[Hashable] | np.ndarray,
+  fn: Callable[..., jax.Array],
+  *,
+  where: Sequence[bool] | np.ndarray | None = None,
+  **kwargs,
+) -> jax.Array:
+  """Returns fn of each group of flat rewards, in any order and of any sizes, on the host.
+
+  The kernels take one group per leading index: flat rewards `[P * N]`, as TRL and tunix hand them
+  over, would silently be taken for one group of P * N samples. Here `group_ids` says which are of
+  one prompt.
+
+  Args:
+    rewards: `[S]` rewards of all samples.
+    group_ids: `[S]` what the samples of one prompt share and no other prompt has.
+    fn: an advantage; called once as fn(rewards `[G, n]`, where=`[G, n]`, **kwargs), n the size of
+      the largest group.
+    where: `[S]` True where a sample counts; None means everywhere.
+    **kwargs: further arguments of fn, such as k.
+
+  Returns:
+    `[S]` what fn returns for each sample, in the order of `rewards`.
+
+  Raises:
+    FieldError: if the lengths differ, or there is no sample.
+
+  >>> from pkpo_jax import rloo
+  >>> print(by_group(np.array([1., 0., 2., 0.]), ['a', 'b', 'a', 'b'], rloo))
+  [-1.  0.  1.  0.]
+  """
+  rewards = np.asarray(rewards)
+  if rewards.ndim != 1 or rewards.size == 0:
+    raise FieldError('rewards', f'expected shape [S] with S >= 1, got {rewards.shape}.')
+  ids = group_ids.tolist() if isinstance(group_ids, np.ndarray | jax.Array) else list(group_ids)
+  masks = np.ones(rewards.shape, bool) if where is None else np.asarray(where).astype(bool)
+  for name, length in (('group_ids', len(ids)), ('where', len(masks))):
+    if length != len(rewards):
+      raise FieldError(name, f'expected {len(rewards)} entries, one per reward, got {length}.')
+  numbers: dict[Hashable, int] = {}
+  rows = np.asarray([numbers.setdefault(each, len(numbers)) for each in ids])
+  # The place of each sample within its group, in the given order.
+  order = np.argsort(rows, kind='stable')
+  sizes = np.bincount(rows)
+  columns = np.empty_like(rows)
+  columns[order] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+  shape = (len(sizes), int(sizes.max()))
+  padded, exists = np.zeros(shape, rewards.dtype), np.zeros(shape, bool)
+  padded[rows, columns], exists[rows, columns] = rewards, masks
+  return fn(jnp.asarray(padded), where=jnp.asarray(exists), **kwargs)[rows, columns]
+
+
+def check_key(key: Any) -> None:
+  """Raises FieldTypeError if `key` is no PRNG key, such as the int of a seed."""
+  if not isinstance(key, jax.Array):
+    raise FieldTypeError(
+      'key', f'expected a PRNG key, such as jax.random.key(0), got {key!r} of {type(key).__name__}.'
+    )
 
 
 def check_k(k: K, n: int, *, below_n: bool = False) -> jax.Array:
@@ -130,33 +229,47 @@ def check_k(k: K, n: int, *, below_n: bool = False) -> jax.Array:
   """
   if isinstance(k, jax.Array):
     if not jnp.issubdtype(k.dtype, jnp.integer) or k.ndim:
-      raise TypeError(f'k: expected an integer scalar, got {k.dtype} of shape {k.shape}.')
+      raise FieldTypeError('k', f'expected an integer scalar, got {k.dtype} of shape {k.shape}.')
     return k.astype(jnp.int32)
   try:
     value = operator.index(k)
   except TypeError:
     value = None
   if value is None or isinstance(k, (bool, np.bool_)):
-    raise TypeError(f'k: expected an integer, got {k!r}.')
+    raise FieldTypeError('k', f'expected an integer, got {k!r}.')
   if not 1 <= value <= n:
-    raise ValueError(f'k: expected 1 <= k <= n = {n}, got {value}.')
+    raise FieldError('k', f'expected 1 <= k <= n = {n}, got {value}.')
   if below_n and value == n:
-    raise ValueError(f'k: this advantage is undefined at k = n; expected k < n = {n}, got {value}.')
+    raise FieldError(
+      'k', f'this advantage is undefined at k = n; expected k < n = {n}, got {value}.'
+    )
   return jnp.asarray(value, jnp.int32)
 
 
 def require_other_samples(group: Group) -> None:
-  """Raises ValueError if groups have one sample, so that leaving it out leaves none."""
+  """Raises FieldError if groups have one sample, so that leaving it out leaves none."""
   if group.n < 2:
-    raise ValueError('rewards: a leave-one-out baseline needs n >= 2 samples, got n = 1.')
+    raise FieldError('rewards', 'a leave-one-out baseline needs n >= 2 samples, got n = 1.')
 
 
-def require_nonnegative(group: Group) -> None:
-  """Raises ValueError if a known (not traced) reward is negative."""
-  if not isinstance(group.rewards, jax.core.Tracer):
-    smallest = float(jnp.min(group.rewards, initial=0.0))
-    if smallest < 0:
-      raise ValueError(f'rewards: expected values >= 0, got {smallest}.')
+def require_rewards(group: Group, is_allowed: Callable, expected: str) -> jax.Array:
+  """Returns `[*p, 1]` bool: whether all rewards of a group are in an advantage's domain.
+
+  Args:
+    group: the group.
+    is_allowed: fn(rewards) -> `[*p, n]` bool.
+    expected: the domain in words.
+
+  Raises:
+    FieldError: if a known (not traced) reward is outside.
+  """
+  allowed = is_allowed(group.rewards) | jnp.isnan(group.rewards)
+  if group.where is not None:
+    allowed |= ~group.where
+  if not isinstance(allowed, jax.core.Tracer) and not bool(jnp.all(allowed)):
+    outside = np.asarray(group.rewards)[~np.asarray(allowed)]
+    raise FieldError('rewards', f'expected {expected}, got {outside[0]}.')
+  return jnp.all(allowed, axis=-1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)

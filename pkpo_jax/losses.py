@@ -2,21 +2,68 @@
 
 A loss is one sum over the tokens of a batch, sum_t w_t term_t, in which
   term = -surrogate + kl_coef KL - entropy_coef entropy
-and the weights w are what config.loss.normalization says. They depend on the masks alone, so they
-are worked out for all prompts of an update before it is split into microbatches, whose losses and
-gradients then simply add up. All three terms have the same weights.
+and the weights w are those of `token_weights`. They depend on the masks alone, so they are computed
+for all prompts of an update before it is split into microbatches, whose losses and gradients then
+simply add up. All three terms have the same weights.
 
 Prompts without signal, whose samples all have advantage 0, stay in every denominator: the mean is
 over the prompts that were drawn, which is what makes it an unbiased estimate of the objective.
 Leaving them out would weigh a prompt by how rarely its neighbours in the batch give signal.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from pkpo_jax.settings import LossSettings
-from pkpo_jax.types import Rollout
+from pkpo_jax.errors import expect
+
+NAMES = ('reinforce', 'ppo')
+NORMALIZATIONS = ('sum', 'token', 'sequence', 'constant')
+KL_ESTIMATORS = ('k1', 'k3')
+
+# Ratios of probabilities above e^20, in nats: see `exp_bounded`.
+LOG_RATIO_BOUND = 20.0
+
+
+class Totals(NamedTuple):
+  """Scalars of some prompts of an update, by what puts those of all its prompts together.
+
+  Attributes:
+    sums: they add up.
+    maxima: the largest is that of the update.
+  """
+
+  sums: dict[str, jax.Array]
+  maxima: dict[str, jax.Array]
+
+
+class LossMetrics(NamedTuple):
+  """What a loss says of some prompts of an update.
+
+  Attributes:
+    update: of the update itself.
+    agreement: how far the policy is from the one that drew the samples. Before any update this is
+      how well trainer and sampler agree.
+  """
+
+  update: Totals
+  agreement: Totals
+
+
+def exp_bounded(log_ratio: Float[jax.Array, '*b']) -> Float[jax.Array, '*b']:
+  """Returns exp(x) for x <= 20, and its tangent at 20 beyond: e^20 (x - 19).
+
+  Finite in float32, with its gradient and with products of two, for any log-probabilities above
+  -10^4 nats; exact up to the bound, and beyond it still increasing, so that gradients keep their
+  direction.
+
+  >>> print(exp_bounded(jnp.array([0., 1.])), bool(exp_bounded(200.) > exp_bounded(100.)))
+  [1.        2.7182817] True
+  """
+  inside = jnp.minimum(log_ratio, LOG_RATIO_BOUND)
+  return jnp.exp(inside) * (1 + jnp.maximum(log_ratio - LOG_RATIO_BOUND, 0))
 
 
 def token_weights(
@@ -89,26 +136,46 @@ def token_kl(
   the expected gradient is that of KL(p || ref), exactly, for both estimators. Without it the
   gradient misses that p itself weighs the tokens: k1 gives 0 on average, k3 that of KL(ref || p).
 
+  Both ratios are those of `exp_bounded`: exact up to e^20, finite beyond.
+
   Args:
     log_probs: of the tokens, nats, differentiable.
     sampling_log_probs: under the policy that drew the tokens, nats.
     ref_log_probs: under the reference, nats.
     estimator: 'k1' or 'k3'.
+
+  Raises:
+    ValueError: if the estimator is unknown.
   """
+  expect(estimator in KL_ESTIMATORS, 'estimator', f'one of {KL_ESTIMATORS}', estimator)
   log_ratio = ref_log_probs - log_probs
-  kl = -log_ratio if estimator == 'k1' else jnp.expm1(log_ratio) - log_ratio
-  return jnp.exp(log_probs - sampling_log_probs) * kl
+  if estimator == 'k1':
+    kl = -log_ratio
+  else:
+    # expm1 where it is exact; the tangent beyond the bound.
+    inside = jnp.minimum(log_ratio, LOG_RATIO_BOUND)
+    beyond = jnp.maximum(log_ratio - LOG_RATIO_BOUND, 0) * jnp.exp(LOG_RATIO_BOUND)
+    kl = jnp.expm1(inside) + beyond - log_ratio
+  return exp_bounded(log_probs - sampling_log_probs) * kl
 
 
 def policy_gradient_loss(
-  settings: LossSettings,
   token_log_probs: Float[jax.Array, 'P N L'],
   token_entropy: Float[jax.Array, 'P N L'],
-  rollout: Rollout,
+  *,
   advantages: Float[jax.Array, 'P N'],
+  completion_mask: Bool[jax.Array, 'P N L'],
+  sampling_log_probs: Float[jax.Array, 'P N L'],
   weights: Float[jax.Array, 'P N L'],
   mean_weights: Float[jax.Array, 'P N L'],
-) -> tuple[Float[jax.Array, ''], dict[str, jax.Array]]:
+  ref_log_probs: Float[jax.Array, 'P N L'] | None = None,
+  name: str = 'reinforce',
+  clip_low: float = 0.2,
+  clip_high: float = 0.28,
+  kl_coef: float = 0.0,
+  kl_estimator: str = 'k3',
+  entropy_coef: float = 0.0,
+) -> tuple[Float[jax.Array, ''], LossMetrics]:
   """Returns the loss of some prompts of an update, and their share in its metrics.
 
   REINFORCE's surrogate is A log p, whose gradient is right at the policy that sampled; PPO's is
@@ -116,48 +183,63 @@ def policy_gradient_loss(
   what the policy does to later prefixes is not followed.
 
   Args:
-    settings: config.loss.
     token_log_probs: `[P, N, L]` nats, differentiable.
     token_entropy: `[P, N, L]` nats, differentiable.
-    rollout: the samples; ref_log_probs are needed if settings.kl_coef > 0.
     advantages: `[P, N]`, reward units.
+    completion_mask: `[P, N, L]` True where a completion has a token.
+    sampling_log_probs: `[P, N, L]` nats, under the policy that sampled.
     weights: `[P, N, L]`, from `token_weights` of the whole update.
     mean_weights: the same for 'token': with them metrics are means over the update's tokens.
+    ref_log_probs: `[P, N, L]` nats, under the reference; needed if kl_coef > 0.
+    name: 'reinforce' or 'ppo'.
+    clip_low: ppo: room of the ratio below 1.
+    clip_high: ppo: room of the ratio above 1.
+    kl_coef: weight of the KL penalty.
+    kl_estimator: 'k1' or 'k3'.
+    entropy_coef: weight of the entropy bonus.
 
   Returns:
-    `[]` float32, and scalars that add up over the prompts of an update, but for log_ratio_max:
+    `[]` float32, and the metrics. Of the update, all sums:
       loss; policy_loss, its first term, if there are others.
       entropy, kl: nats per token.
       clip_share: tokens whose ratio is clipped, of all.
-      ratio_mean, log_ratio_max: mean p/p_sampling and largest |log(p/p_sampling)| of a token.
-        Before any update they say how well trainer and sampler agree: 1 and 0 if exactly.
+      bounded_share: tokens with a ratio beyond e^20, which `exp_bounded` replaces, of all.
+    Of the agreement: the sum ratio_mean, the mean p/p_sampling of a token; the maximum
+      log_ratio_max, the largest |log(p/p_sampling)|.
+
+  Raises:
+    ValueError: if the name is unknown, or there is a KL penalty without a reference.
   """
+  expect(name in NAMES, 'name', f'one of {NAMES}', name)
+  expect(
+    not kl_coef or ref_log_probs is not None, 'ref_log_probs', 'an array with kl_coef > 0', None
+  )
   # What the masked places hold may be anything, so nothing may be computed from it: 0 * inf is NaN.
-  tokens_only = lambda x: jnp.where(rollout.completion_mask, x, 0)
+  tokens_only = lambda x: jnp.where(completion_mask, x, 0)
   log_probs, entropy = tokens_only(token_log_probs), tokens_only(token_entropy)
-  sampling_log_probs = tokens_only(rollout.sampling_log_probs)
+  sampling_log_probs = tokens_only(sampling_log_probs)
   log_ratio = log_probs - sampling_log_probs
-  ratio = jnp.exp(log_ratio)
+  ratio, is_bounded = exp_bounded(log_ratio), log_ratio > LOG_RATIO_BOUND
   advantages = jnp.broadcast_to(jax.lax.stop_gradient(advantages)[..., None], ratio.shape)
   mean = lambda x: jnp.sum(mean_weights * x)
-  metrics = {
-    'entropy': mean(entropy),
-    'ratio_mean': mean(ratio),
-    'log_ratio_max': jnp.max(jnp.abs(log_ratio)),
-  }
-  if settings.name == 'ppo':
-    surrogate, is_clipped = ppo_surrogate(ratio, advantages, settings.clip_low, settings.clip_high)
-    metrics['clip_share'] = mean(is_clipped)
+  sums = {'entropy': mean(entropy)}
+  agreement = Totals({'ratio_mean': mean(ratio)}, {'log_ratio_max': jnp.max(jnp.abs(log_ratio))})
+  if name == 'ppo':
+    surrogate, is_clipped = ppo_surrogate(ratio, advantages, clip_low, clip_high)
+    sums['clip_share'] = mean(is_clipped)
   else:
     surrogate = advantages * log_probs
   loss = -jnp.sum(weights * surrogate)
-  if settings.kl_coef or settings.entropy_coef:
-    metrics['policy_loss'] = loss
-  if settings.kl_coef:
-    ref_log_probs = tokens_only(rollout.ref_log_probs)
-    kl = token_kl(log_probs, sampling_log_probs, ref_log_probs, settings.kl_estimator)
-    metrics['kl'] = mean(kl)
-    loss += settings.kl_coef * jnp.sum(weights * kl)
-  if settings.entropy_coef:
-    loss -= settings.entropy_coef * jnp.sum(weights * entropy)
-  return loss, metrics | {'loss': loss}
+  if kl_coef or entropy_coef:
+    sums['policy_loss'] = loss
+  if kl_coef:
+    ref_log_probs = tokens_only(ref_log_probs)
+    kl = token_kl(log_probs, sampling_log_probs, ref_log_probs, kl_estimator)
+    sums['kl'] = mean(kl)
+    loss += kl_coef * jnp.sum(weights * kl)
+    if kl_estimator == 'k3':
+      is_bounded |= ref_log_probs - log_probs > LOG_RATIO_BOUND
+  if entropy_coef:
+    loss -= entropy_coef * jnp.sum(weights * entropy)
+  sums |= {'loss': loss, 'bounded_share': mean(is_bounded)}
+  return loss, LossMetrics(Totals(sums, {}), agreement)

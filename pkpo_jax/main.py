@@ -3,16 +3,15 @@
 python -m pkpo_jax.main --config=configs/bandit.py --workdir=runs/bandit
 """
 
+import sys
+
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from pkpo_jax.flags import parse_flags
+from pkpo_jax.errors import CONFIG_ERRORS, USER_ERRORS
+from pkpo_jax.flags import flag_value, parse_flags
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.train import train
+from pkpo_jax.train import prepare, run_steps
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; override fields with --config.group.field=value.'
-)
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for config, metrics and checkpoints; a run that is there is resumed.'
 )
@@ -23,18 +22,23 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'expected only flags, got {argv[1:]}.')
   logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
+  config, workdir = flags.FLAGS.config, _WORKDIR.value
   try:
-    train(_CONFIG.value, _WORKDIR.value)
-  except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
-    raise app.UsageError(str(error)) from error
-  print(f'Last evaluation (all of them: {_WORKDIR.value}/metrics.jsonl)')
-  for name, value in read_metrics(_WORKDIR.value)[-1].items():
+    prepared = prepare(config, workdir, config_file=flag_value(sys.argv, 'config'))
+  except CONFIG_ERRORS as error:
+    sys.exit(str(error))
+  try:
+    run_steps(prepared)
+  except USER_ERRORS as error:
+    sys.exit(str(error))
+  print(f'Last evaluation (all of them: {workdir}/metrics.jsonl)')
+  for name, value in read_metrics(workdir)[-1].items():
     print(f'  {name:24s} {value:.4f}' if name != 'step' else f'  {name:24s} {value}')
 
 
 def run() -> None:
   """The console script."""
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flag_as_required('workdir')
   app.run(main, flags_parser=parse_flags)
 
 

@@ -4,13 +4,17 @@ import json
 import math
 import os
 import pathlib
+import textwrap
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
+
+from pkpo_jax.errors import DataError, SaveError
 
 
 class MetricWriter:
@@ -38,10 +42,18 @@ class MetricWriter:
     for name, value in scalars.items():
       if not math.isfinite(value):
         raise FloatingPointError(f'{name}: expected a finite number at step {step}, got {value}.')
-    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
-    self._file.flush()  # Somebody may be following the run.
+    try:
+      self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+      self._file.flush()  # Somebody may be following the run.
+    except OSError as error:
+      raise SaveError(f'{self._path}: step {step} could not be written: {error}.') from error
     if self._tensorboard is not None:
       self._tensorboard.write(step, scalars)
+
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """Writes a text to TensorBoard alone, which shows it as it is."""
+    if self._tensorboard is not None and text:
+      self._tensorboard.write_text(step, name, text)
 
   def flush(self) -> None:
     """Hands everything written so far to the operating system."""
@@ -63,7 +75,7 @@ class MetricWriter:
 
 
 class _TensorBoard:
-  """An event file of scalars.
+  """An event file of scalars and texts.
 
   tensorboardX's own SummaryWriter writes from a queue, which its flush() does not wait for: a
   killed run would lack steps that its checkpoint is past.
@@ -82,6 +94,10 @@ class _TensorBoard:
     values = [summary_pb2.Summary.Value(tag=x, simple_value=y) for x, y in scalars.items()]
     self._write(step, summary=summary_pb2.Summary(value=values))
 
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """Writes a text; TensorBoard reads Markdown, in which indented lines are left alone."""
+    self._write(step, summary=summary.text(name, textwrap.indent(text, '    ', lambda _: True)))
+
   def _write(self, step: int, **content) -> None:
     self._file.write_event(event_pb2.Event(step=step, wall_time=time.time(), **content))
 
@@ -93,9 +109,14 @@ class _TensorBoard:
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:
-  """Returns the lines of workdir/metrics.jsonl, in order."""
-  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  """Returns the lines of workdir/metrics.jsonl, in order.
+
+  Raises:
+    DataError: if a line is damaged; names file and line.
+  """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  lines = path.read_text(errors='replace').splitlines()
+  return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 class Laps:
@@ -124,11 +145,25 @@ class Laps:
     return time.perf_counter()
 
 
+def _parse(path: pathlib.Path, number: int, line: str) -> dict[str, int | float]:
+  """Returns the metrics in a line of a file."""
+  try:
+    metrics = json.loads(line)
+  except ValueError as error:
+    raise DataError(
+      f'{path}, line {number}: expected JSON, got {line.strip()[:80]!r} ({error}). A run that is '
+      'resumed writes the lines of its last steps anew; remove what follows the damage.'
+    ) from error
+  if not isinstance(metrics, dict) or 'step' not in metrics:
+    raise DataError(f"{path}, line {number}: expected an object with 'step', got {line[:80]!r}.")
+  return metrics
+
+
 def _drop_from_step(path: pathlib.Path, first_step: int) -> None:
   """Removes the lines of steps >= first_step, and a last line that was cut short."""
   kept = []
   for line in path.read_text().splitlines(keepends=True):
-    if not line.endswith('\n') or json.loads(line)['step'] >= first_step:
+    if not line.endswith('\n') or _parse(path, len(kept) + 1, line)['step'] >= first_step:
       break
     kept.append(line)
   rewritten = path.with_suffix('.tmp')

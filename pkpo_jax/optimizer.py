@@ -13,11 +13,53 @@ OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam, 'adamw': optax.adamw}
 DECAYS = ('constant', 'linear', 'cosine')
 
 
+def make_learning_rate(
+  learning_rate: float,
+  warmup_steps: int,
+  decay: str,
+  decay_steps: int | None,
+  num_train_steps: int,
+) -> optax.Schedule:
+  """Returns fn(step) -> the learning rate of a training step.
+
+  Args:
+    learning_rate: peak step size.
+    warmup_steps: training steps over which it rises linearly from 0.
+    decay: 'constant', or 'linear' or 'cosine' down to 0.
+    decay_steps: the training step at which the decay ends, 0 from there on; None is
+      num_train_steps. Where it is set, a run can be extended.
+    num_train_steps: length of the run.
+
+  Raises:
+    ValueError: if a name is unknown or a number out of range.
+  """
+  expect(decay in DECAYS, 'decay', f'one of {DECAYS}', decay)
+  expect(learning_rate > 0, 'learning_rate', 'a number > 0', learning_rate)
+  expect(decay_steps is None or decay_steps >= 1, 'decay_steps', 'at least 1 or None', decay_steps)
+  horizon = num_train_steps if decay_steps is None else decay_steps
+  name = 'num_train_steps' if decay_steps is None else 'decay_steps'
+  expect(
+    0 <= warmup_steps < horizon,
+    'warmup_steps',
+    f'0 <= warmup_steps < {name} = {horizon}',
+    warmup_steps,
+  )
+  remaining = horizon - warmup_steps
+  after_warmup = {
+    'constant': lambda: optax.constant_schedule(learning_rate),
+    'linear': lambda: optax.linear_schedule(learning_rate, 0.0, remaining),
+    'cosine': lambda: optax.cosine_decay_schedule(learning_rate, remaining),
+  }[decay]()
+  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  return optax.join_schedules([warmup, after_warmup], [warmup_steps])
+
+
 def make_optimizer(
   name: str,
   learning_rate: float,
   warmup_steps: int,
   decay: str,
+  decay_steps: int | None,
   b1: float,
   b2: float,
   eps: float,
@@ -30,43 +72,29 @@ def make_optimizer(
 
   Args:
     name: 'sgd', 'adam' or 'adamw'.
-    learning_rate: peak step size.
-    warmup_steps: training steps over which the step size rises linearly from 0.
-    decay: 'constant', or 'linear' or 'cosine' down to 0 at num_train_steps.
+    learning_rate: as in `make_learning_rate`.
+    warmup_steps: as there.
+    decay: as there.
+    decay_steps: as there.
     b1: Adam's decay of the mean of gradients.
     b2: Adam's decay of the mean of their squares.
     eps: added to the root of that mean.
     weight_decay: AdamW's: times the step size, the share taken off every weight in an update.
     max_grad_norm: global norm that gradients are scaled down to; None leaves them.
-    num_train_steps: where the decay ends.
+    num_train_steps: length of the run.
     updates_per_step: updates in a training step; all have the step size of their step.
 
   Raises:
     ValueError: if a name is unknown or a number out of range.
   """
   optimizer = lookup('name', name, OPTIMIZERS)
-  expect(decay in DECAYS, 'decay', f'one of {DECAYS}', decay)
-  expect(learning_rate > 0, 'learning_rate', 'a number > 0', learning_rate)
-  expect(
-    0 <= warmup_steps < num_train_steps,
-    'warmup_steps',
-    f'0 <= warmup_steps < num_train_steps = {num_train_steps}',
-    warmup_steps,
-  )
+  by_step = make_learning_rate(learning_rate, warmup_steps, decay, decay_steps, num_train_steps)
   expect(0 <= b1 < 1, 'b1', 'a number in [0, 1)', b1)
   expect(0 <= b2 < 1, 'b2', 'a number in [0, 1)', b2)
   expect(eps > 0, 'eps', 'a number > 0', eps)
   expect(weight_decay >= 0, 'weight_decay', 'a number >= 0', weight_decay)
   if name != 'adamw':
     expect(weight_decay == 0, 'weight_decay', f'0, as {name!r} has none (adamw has)', weight_decay)
-  remaining = num_train_steps - warmup_steps
-  after_warmup = {
-    'constant': lambda: optax.constant_schedule(learning_rate),
-    'linear': lambda: optax.linear_schedule(learning_rate, 0.0, remaining),
-    'cosine': lambda: optax.cosine_decay_schedule(learning_rate, remaining),
-  }[decay]()
-  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-  by_step = optax.join_schedules([warmup, after_warmup], [warmup_steps])
   options = {} if name == 'sgd' else {'b1': b1, 'b2': b2, 'eps': eps}
   if name == 'adamw':
     options['weight_decay'] = weight_decay

@@ -12,10 +12,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from pkpo_jax import sharding
+from pkpo_jax.advantages import REQUIREMENTS
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.curves import metric_name
-from pkpo_jax.errors import expect
-from pkpo_jax.optimizer import make_optimizer
+from pkpo_jax.errors import FieldError, expect
+from pkpo_jax.optimizer import make_learning_rate, make_optimizer
+from pkpo_jax.parts import complete
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.rollouts import Demonstrations, PolicySamples, RolloutSource
 from pkpo_jax.schedules import SCHEDULES, Schedule
@@ -42,6 +44,7 @@ class Run(NamedTuple):
   policy: Policy
   eval_policy: Policy
   optimizer: optax.GradientTransformation
+  learning_rate: optax.Schedule
   k_schedule: Schedule
   advantage_fn: AdvantageFn
 
@@ -50,10 +53,9 @@ def make_run(config: Config) -> Run:
   """Returns the parts of the run that `config` describes.
 
   Raises:
-    ValueError: if a field or name is unknown, or a value out of range.
-    TypeError: if a field has the wrong type.
+    FieldError: if a field or name is unknown, or a value out of range or of a wrong type.
   """
-  settings = Settings.from_config(config)
+  settings = Settings.from_config(complete(config))
   task, policy, eval_policy = _make_task_and_policies(settings)
   loss = settings.loss
   optimizer = call(
@@ -70,7 +72,12 @@ def make_run(config: Config) -> Run:
   ks = np.append(ks, settings.advantage.k)
   forward = make_forward(policy, loss)
   advantage_fn = make_advantage_fn(settings.advantage, forward, ks, settings.rollout.num_samples)
-  run = Run(settings, task, policy, eval_policy, optimizer, k_schedule, advantage_fn)
+  rate_fields = ('learning_rate', 'warmup_steps', 'decay', 'decay_steps')
+  learning_rate = make_learning_rate(
+    **{name: settings.optimizer[name] for name in rate_fields},
+    num_train_steps=settings.num_train_steps,
+  )
+  run = Run(settings, task, policy, eval_policy, optimizer, learning_rate, k_schedule, advantage_fn)
   _check(run)
   return run
 
@@ -88,7 +95,7 @@ def _make_task_and_policies(settings: Settings) -> tuple[Task, Policy, Policy]:
   expect(is_suited, 'policy.name', f'one of {suited} for this task', fields.get('name'))
   parts = {}
   if task_class.completions == 'text':
-    parts['tokenizer'] = build('policy.tokenizer', tokenizer or {}, TOKENIZERS)
+    parts['tokenizer'] = build('policy.tokenizer', tokenizer, TOKENIZERS)
   else:
     expect(tokenizer is None, 'policy.tokenizer', 'none, as completions are no text', tokenizer)
   task = build('task', settings.task, TASKS, **parts)
@@ -111,6 +118,7 @@ def _make_task_and_policies(settings: Settings) -> tuple[Task, Policy, Policy]:
 def _check(run: Run) -> None:
   """Raises FieldError for parts that do not fit together, which would fail after work has begun."""
   settings, task = run.settings, run.task
+  _check_advantage(settings, task)
   if task.num_held_out is not None:
     expect(
       settings.eval.num_prompts <= task.num_held_out,
@@ -135,6 +143,33 @@ def _check(run: Run) -> None:
   ]
   is_known = best_metric is None or best_metric in names
   expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)
+
+
+def _check_advantage(settings: Settings, task: Task) -> None:
+  """Raises FieldError if the advantage could not learn, or is not defined for the rewards."""
+  if settings.rollout.source != 'policy':
+    return
+  name = settings.advantage.name
+  needs, (low, high) = REQUIREMENTS[name], task.reward_range
+  expect(
+    settings.rollout.num_samples >= needs.min_samples,
+    'rollout.num_samples',
+    f'at least {needs.min_samples}, as {name} is 0 for groups of fewer samples',
+    settings.rollout.num_samples,
+  )
+  is_defined = {
+    'any': True,
+    'nonnegative': low >= 0,
+    'binary': task.objectives == ('pass@k',),
+  }[needs.rewards]
+  rewards = {'nonnegative': 'rewards >= 0', 'binary': 'rewards 0 or 1'}.get(needs.rewards)
+  got = f'{name} with {task.objectives} and rewards in [{low}, {high}]'
+  if not is_defined:
+    raise FieldError(
+      'advantage.name',
+      f'expected one that is defined for the rewards of this task, got {got}; '
+      f'{name} needs {rewards}.',
+    )
 
 
 def check_mesh(settings: Settings, mesh: Mesh) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import Choices, expect
 
 Schedule = Callable[[int | jax.Array], jax.Array]
 
@@ -19,7 +19,7 @@ def constant(k: int) -> Schedule:
   return piecewise(k, (), ())
 
 
-def step(k: int, final_k: int, at: int) -> Schedule:
+def step(k: int, final_k: int = 1, at: int = 500) -> Schedule:
   """Returns the schedule that is k before step `at` and final_k from it on.
 
   k = 8 to step 1500 and 1 afterwards is Figure 3 of PKPO (arXiv 2505.15201).
@@ -28,16 +28,20 @@ def step(k: int, final_k: int, at: int) -> Schedule:
   >>> print(schedule(1499), schedule(1500))
   8 1
   """
+  expect(at >= 0, 'at', 'at least 0', at)
+  expect(final_k >= 1, 'final_k', 'at least 1', final_k)
   return piecewise(k, (at,), (final_k,))
 
 
-def linear(k: int, final_k: int, begin: int, end: int) -> Schedule:
+def linear(k: int, final_k: int = 1, begin: int = 0, end: int = 500) -> Schedule:
   """Returns the schedule that goes from k at step `begin` to final_k at `end`, rounded.
 
   >>> schedule = linear(8, final_k=1, begin=0, end=7)
   >>> print(schedule(0), schedule(3), schedule(100))
   8 5 1
   """
+  expect(k >= 1, 'k', 'at least 1', k)
+  expect(final_k >= 1, 'final_k', 'at least 1', final_k)
   expect(0 <= begin < end, 'end', f'0 <= begin < end, with begin = {begin}', end)
 
   def schedule(at):
@@ -47,7 +51,9 @@ def linear(k: int, final_k: int, begin: int, end: int) -> Schedule:
   return schedule
 
 
-def piecewise(k: int, boundaries: tuple[int, ...], values: tuple[int, ...]) -> Schedule:
+def piecewise(
+  k: int, boundaries: tuple[int, ...] = (250, 500), values: tuple[int, ...] = (4, 1)
+) -> Schedule:
   """Returns the schedule that is k at first and values[i] from step boundaries[i] on.
 
   >>> schedule = piecewise(8, boundaries=(10, 20), values=(4, 1))
@@ -57,6 +63,8 @@ def piecewise(k: int, boundaries: tuple[int, ...], values: tuple[int, ...]) -> S
   expect(
     len(boundaries) == len(values), 'values', f'one value a boundary ({len(boundaries)})', values
   )
+  expect(k >= 1, 'k', 'at least 1', k)
+  expect(all(value >= 1 for value in values), 'values', 'values of k, each at least 1', values)
   ascending = all(a < b for a, b in zip((-1, *boundaries), boundaries, strict=False))
   expect(ascending, 'boundaries', 'ascending steps >= 0', boundaries)
   all_values = jnp.array((k, *values), jnp.int32)
@@ -68,7 +76,7 @@ def piecewise(k: int, boundaries: tuple[int, ...], values: tuple[int, ...]) -> S
   return schedule
 
 
-def pass1_passk_pass1(k: int, begin: int, end: int) -> Schedule:
+def pass1_passk_pass1(k: int, begin: int = 100, end: int = 700) -> Schedule:
   """Returns the schedule 1, then k from step `begin`, then 1 again from step `end`.
 
   The recipe of Pass@k Training (Chen et al. 2025, arXiv 2508.10751): a Pass@1 warm-up, Pass@k to
@@ -78,13 +86,17 @@ def pass1_passk_pass1(k: int, begin: int, end: int) -> Schedule:
   >>> print(schedule(0), schedule(100), schedule(500))
   1 8 1
   """
+  expect(k >= 1, 'k', 'at least 1', k)
+  expect(0 <= begin < end, 'end', f'0 <= begin < end, with begin = {begin}', end)
   return piecewise(1, (begin, end), (k, 1))
 
 
-SCHEDULES = {
-  'constant': constant,
-  'step': step,
-  'linear': linear,
-  'piecewise': piecewise,
-  'pass1_passk_pass1': pass1_passk_pass1,
-}
+SCHEDULES = Choices(
+  {
+    'constant': constant,
+    'step': step,
+    'linear': linear,
+    'piecewise': piecewise,
+    'pass1_passk_pass1': pass1_passk_pass1,
+  }
+)

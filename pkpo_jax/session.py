@@ -1,6 +1,7 @@
 """What stands around the steps of a run: it resumes, evaluates, saves and logs."""
 
 import contextlib
+import functools
 import pathlib
 from typing import Any
 
@@ -8,10 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from pkpo_jax.checkpoints import Checkpoints, lock_workdir
+from pkpo_jax.checkpoints import Checkpoints
 from pkpo_jax.curves import group_metrics, metric_name, outcomes_of
 from pkpo_jax.data.pipeline import epoch_begun
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import WorkdirError
 from pkpo_jax.evaluation.measure import (
   evaluation_metrics,
   exact_metrics,
@@ -23,11 +24,14 @@ from pkpo_jax.keys import run_keys
 from pkpo_jax.metrics import Laps, MetricWriter
 from pkpo_jax.progress import progress
 from pkpo_jax.run import Run
+from pkpo_jax.sample_writer import SampleWriter
+from pkpo_jax.samples import SPLITS, show
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
 from pkpo_jax.tasks.grades import Grades, check_finite
-from pkpo_jax.types import Prompts, Snapshot, TrainState
+from pkpo_jax.types import Prompts, Rollout, Snapshot, TrainState
 from pkpo_jax.typing import Key
+from pkpo_jax.workdir import lock_workdir
 
 # Metrics of an update that compare the policy with the one that drew the samples.
 _OF_SAMPLES = ('ratio_mean', 'log_ratio_max')
@@ -87,14 +91,23 @@ class Session:
     start = self._checkpoints.restore(Snapshot(state, key, self._tally, self._position(0)))
     self._tally, self._key, self._first_step = start.tally, start.key, start.position['step']
     due = self._position(self._first_step)
-    by_whom = f'{due}, by the config and the data'
-    expect(start.position == due, f'position in {self._workdir}', by_whom, start.position)
+    if start.position != due:
+      raise WorkdirError(
+        f'position in {self._workdir}: expected {due}, by the config and the data, got '
+        f'{start.position}.'
+      )
+    if self._first_step > settings.num_train_steps:
+      raise WorkdirError(
+        f'num_train_steps: expected at least the {self._first_step} steps that {self._workdir} has '
+        f'seen, got {settings.num_train_steps}.'
+      )
     if self._first_step:
       print(f'Resuming {self._workdir} at step {self._first_step}.')
     self._keys = run_keys(start.key)
     self._writer = self._stack.enter_context(
       MetricWriter(self._workdir, self._first_step, settings.log.tensorboard)
     )
+    self._samples = {split: self._sample_writer(split) for split in SPLITS}
     self._bar = self._stack.enter_context(
       progress(self._first_step, settings.num_train_steps, self._workdir.name)
     )
@@ -109,6 +122,7 @@ class Session:
       evaluation = self._stopping.interruptible(self._evaluation, step, frozen | state.params) or {}
       if evaluation:
         self._writer.write(step, evaluation)
+        self._writer.write_text(step, 'eval/samples', show(self._samples['eval'].write()))
     is_due = is_last or self._stopping.requested or step % settings.checkpoint.every == 0
     if is_due and step > self._first_step:
       self._writer.flush()
@@ -143,6 +157,21 @@ class Session:
     metrics |= self._tally.metrics(self._objectives) | verdict_metrics(grades.verdicts)
     return metrics | exact_metrics(self._exact(params), run.settings.eval.ks)
 
+  def keep(
+    self,
+    step: int,
+    prompts: Prompts,
+    rollout: Rollout,
+    grades: Grades,
+    advantages: jax.Array,
+    k: jax.Array,
+  ) -> None:
+    """Keeps a few samples of a step and what became of them, where the step is logged."""
+    if self._is_logged(step):
+      samples = self._samples['train']
+      samples.add(step, prompts, rollout, grades, advantages=advantages, k=k)
+      samples.write()
+
   def log(self, step: int, update: dict[str, Any], observed: dict[str, Any], laps: Laps) -> None:
     """Ends a step: writes its metrics where it is logged, and moves the bar."""
     settings, num_problems = self._run.settings, self._run.task.num_problems
@@ -158,9 +187,15 @@ class Session:
     self._bar.update()
 
   def _evaluation(self, step: int, params: Any) -> dict[str, float]:
-    evaluation = self._evaluate(params, step, jax.random.fold_in(self._keys.eval, step))
+    key = jax.random.fold_in(self._keys.eval, step)
+    keep = functools.partial(self._samples['eval'].add, step)
+    evaluation = self._evaluate(params, step, key, after_piece=keep)
     metrics = evaluation_metrics(evaluation, self._run.settings.eval.ks)
     return {name: float(value) for name, value in metrics.items()}
+
+  def _sample_writer(self, split: str) -> SampleWriter:
+    path, log = self._workdir / 'samples' / f'{split}.jsonl', self._run.settings.log
+    return SampleWriter(path, self._run.task, split, log, self._first_step)
 
   def _is_logged(self, step: int) -> bool:
     settings = self._run.settings

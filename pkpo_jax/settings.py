@@ -6,15 +6,17 @@ what was expected.
 """
 
 import dataclasses
+import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from pkpo_jax.errors import FieldError, expect
+from pkpo_jax import losses
+from pkpo_jax.errors import FieldError, FieldTypeError, expect
 
 Config = Mapping[str, Any] | ConfigDict
 
@@ -29,24 +31,44 @@ def build(field: str, group: Mapping[str, Any], choices: Mapping[str, Callable],
     **context: further arguments that do not come from the config.
 
   Raises:
-    ValueError: if the name is not a choice, a field is unknown or missing, or out of range.
-    TypeError: if a field has the wrong type.
+    FieldError: if the name is not a choice, or a field is unknown, missing, out of range or of a
+      wrong type.
   """
   kwargs = dict(group)
-  if 'name' not in kwargs:
-    raise ValueError(f'{field}.name: missing; expected one of {sorted(choices)}.')
-  return call(field, lookup(f'{field}.name', kwargs.pop('name'), choices), kwargs, **context)
+  name = kwargs.pop('name', None)
+  return call(field, lookup(f'{field}.name', name, choices), kwargs, **context)
 
 
 def lookup(field: str, name: Any, choices: Mapping[str, Any]) -> Any:
-  """Returns `choices[name]`; raises ValueError that lists the choices if there is none."""
-  if name not in choices:
-    raise ValueError(f'{field}: expected one of {sorted(choices)}, got {name!r}.')
+  """Returns `choices[name]`; raises FieldError that lists the choices if there is none."""
+  expect(name in choices, field, f'one of {sorted(choices)}', name)
   return choices[name]
 
 
 def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -> Any:
   """Returns `function(**context, **kwargs)` after checking the kwargs' names and types."""
+  checked = check_kwargs(field, function, kwargs, context)
+  try:
+    return function(**context, **checked)
+  except FieldError as error:
+    # Those of deeper parts, or of files, name their own place.
+    raise (error.within(field) if error.field in checked else error) from error
+
+
+def check_kwargs(
+  field: str, function: Callable, kwargs: Mapping[str, Any], context: Collection[str]
+) -> dict[str, Any]:
+  """Returns keyword arguments for a function, in the types that it wants.
+
+  Args:
+    field: where they stand in the config.
+    function: what they are for.
+    kwargs: the arguments.
+    context: names of arguments that come from elsewhere.
+
+  Raises:
+    FieldError: if one is unknown, missing or of a wrong type.
+  """
   parameters = {
     name: parameter
     for name, parameter in inspect.signature(function).parameters.items()
@@ -54,18 +76,17 @@ def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -
   }
   for name in kwargs:
     if name not in parameters:
-      raise ValueError(f'{field}.{name}: unknown field; expected one of {sorted(parameters)}.')
+      close = difflib.get_close_matches(name, parameters, 1)
+      hint = f' (did you mean {close[0]}?)' if close else ''
+      problem = f'unknown field{hint}; expected one of {sorted(parameters)}.'
+      raise FieldError(f'{field}.{name}', problem)
   for name, parameter in parameters.items():
     if name not in kwargs and parameter.default is parameter.empty:
-      raise ValueError(f'{field}.{name}: missing; {field} needs {sorted(parameters)}.')
+      raise FieldError(f'{field}.{name}', f'missing; {field} needs {sorted(parameters)}.')
   hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-  checked = {
+  return {
     name: _as_type(f'{field}.{name}', value, hints.get(name, Any)) for name, value in kwargs.items()
   }
-  try:
-    return function(**context, **checked)
-  except FieldError as error:
-    raise error.within(field) from error
 
 
 def as_dict(config: Config) -> Mapping[str, Any]:
@@ -74,7 +95,7 @@ def as_dict(config: Config) -> Mapping[str, Any]:
 
 
 def _as_type(field: str, value: Any, hint: Any) -> Any:
-  """Returns `value` as `hint` (int -> float and list -> tuple are allowed) or raises TypeError."""
+  """Returns `value` as `hint` (also int as float, list as tuple) or raises FieldTypeError."""
   if hint is Any:
     return value
   if isinstance(hint, types.UnionType):
@@ -87,6 +108,8 @@ def _as_type(field: str, value: Any, hint: Any) -> Any:
         _as_type(f'{field}[{i}]', item, hint.__args__[0]) for i, item in enumerate(value)
       )
   elif dataclasses.is_dataclass(hint):
+    if isinstance(value, hint):
+      return value
     if isinstance(value, Mapping):
       return call(field, hint, value)
   elif typing.get_origin(hint) in (dict, Mapping) or hint in (dict, Mapping):
@@ -97,7 +120,8 @@ def _as_type(field: str, value: Any, hint: Any) -> Any:
   elif isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
     return value
   name = getattr(hint, '__name__', str(hint))
-  raise TypeError(f'{field}: expected {name}, got {value!r} of type {type(value).__name__}.')
+  problem = f'expected {name}, got {value!r} of type {type(value).__name__}.'
+  raise FieldTypeError(field, problem)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,21 +148,27 @@ class AdvantageSettings:
   name: str
   k: int
   schedule: dict
-  num_groups: int | None
-  success_threshold: float
-  beta: float
+  options: dict  # Fields of the advantage that is named.
+
+  @classmethod
+  def from_group(cls, group: Mapping[str, Any]) -> 'AdvantageSettings':
+    """Returns the settings of config.advantage; fields that are none of these are options."""
+    own = {'name', 'k', 'schedule'}
+    fixed = {name: value for name, value in group.items() if name in own}
+    options = {name: value for name, value in group.items() if name not in own}
+    return call('config.advantage', cls, {**fixed, 'options': options})
 
 
 LOSS_CHOICES = {
-  'name': ('reinforce', 'ppo'),
-  'normalization': ('sum', 'token', 'sequence', 'constant'),
-  'kl_estimator': ('k1', 'k3'),
+  'name': losses.NAMES,
+  'normalization': losses.NORMALIZATIONS,
+  'kl_estimator': losses.KL_ESTIMATORS,
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossSettings:
-  """What is minimised, and in which pieces; see `pkpo_jax.losses`."""
+  """What is minimized, and in which pieces; see `pkpo_jax.losses`."""
 
   name: str
   normalization: str
@@ -169,6 +199,12 @@ class LossSettings:
         "the first update already leaves it ('ppo' corrects for that)",
         getattr(self, field),
       )
+
+  @property
+  def terms(self) -> dict[str, Any]:
+    """The keyword arguments of `losses.policy_gradient_loss` that are settings."""
+    wanted = inspect.signature(losses.policy_gradient_loss).parameters
+    return {name: value for name, value in dataclasses.asdict(self).items() if name in wanted}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,15 +255,19 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogSettings:
-  """When metrics are written."""
+  """When metrics and samples are written, and how many samples."""
 
   every: int
   rolling_steps: int
   tensorboard: bool
+  samples_per_step: int
+  max_samples_mib: int
 
   def __post_init__(self):
     expect(self.every >= 1, 'every', 'at least 1', self.every)
     expect(self.rolling_steps >= 1, 'rolling_steps', 'at least 1', self.rolling_steps)
+    for field in ('samples_per_step', 'max_samples_mib'):
+      expect(getattr(self, field) >= 0, field, 'at least 0', getattr(self, field))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,7 +304,9 @@ class Settings:
     """Returns the settings of `config`.
 
     Raises:
-      ValueError: if a field is unknown, missing or out of range.
-      TypeError: if a field has the wrong type.
+      FieldError: if a field is unknown, missing, out of range or of a wrong type.
     """
-    return call('config', cls, as_dict(config))
+    groups = dict(as_dict(config))
+    if isinstance(groups.get('advantage'), Mapping):
+      groups['advantage'] = AdvantageSettings.from_group(groups['advantage'])
+    return call('config', cls, groups)

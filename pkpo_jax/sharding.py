@@ -43,10 +43,12 @@ def make_mesh(settings: MeshSettings) -> Mesh:
     )
   shape = (data, settings.fsdp, settings.tensor)
   size = math.prod(shape)
+  sizes = dict(zip(AXES, shape, strict=True))
   expect(
     size <= num_devices,
-    'mesh.data',
-    f'data * fsdp * tensor of at most {num_devices} (the devices)',
+    f'mesh.{max(AXES, key=sizes.__getitem__)}',
+    f'data * fsdp * tensor of at most {num_devices}, the number of devices of the backend '
+    f'{jax.default_backend()!r} ({", ".join(map(str, jax.devices()[:8]))})',
     ' * '.join(map(str, shape)),
   )
   return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=jax.devices()[:size])

@@ -84,7 +84,7 @@ class SentencePieceTokenizer:
   bos_id = _BOS
   silent_ids = (PAD_ID, _BOS)
 
-  def __init__(self, path: str):
+  def __init__(self, path: str = 'tokenizer.model'):
     """Reads the file.
 
     Args:

@@ -1,50 +1,92 @@
 """The host loop: prompts, rollout, rewards, advantages, update, metrics."""
 
 import pathlib
+from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from pkpo_jax import sharding
-from pkpo_jax.checkpoints import claim_workdir
 from pkpo_jax.keys import run_keys, step_keys
-from pkpo_jax.run import check_mesh, jit_train_step, make_init, make_run, make_source
+from pkpo_jax.parts import complete
+from pkpo_jax.run import Run, check_mesh, jit_train_step, make_init, make_run, make_source
 from pkpo_jax.session import Session
-from pkpo_jax.settings import Config, as_dict
+from pkpo_jax.settings import Config
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.types import TrainState
+from pkpo_jax.workdir import claim_workdir
+
+
+class Prepared(NamedTuple):
+  """A run that is checked and may begin.
+
+  Attributes:
+    run: its parts.
+    mesh: its devices.
+    workdir: its folder, claimed.
+  """
+
+  run: Run
+  mesh: Mesh
+  workdir: pathlib.Path
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """Trains as `config` says, resuming what is in `workdir`, and returns the last state.
 
-  Leaves config.json, metrics.jsonl, tensorboard/ and checkpoints/ in workdir. On SIGTERM it ends
-  the step, saves and exits with code 0; the same call goes on from there.
+  Leaves config.json, metrics.jsonl, samples/, tensorboard/ and checkpoints/ in workdir. On SIGTERM
+  it ends the step, saves and exits with code 0; the same call goes on from there.
 
   Raises:
-    ValueError, TypeError: if the config is wrong, or workdir belongs to another config or is
-      another process's.
-    UnreadableCheckpoint: if workdir has checkpoints, but none can be read.
+    FieldError: if the config is wrong.
+    WorkdirError: if workdir belongs to another config or another process, or has checkpoints of
+      which none can be read.
     FloatingPointError: if a reward or a metric is NaN or infinite.
+    SaveError: if a checkpoint cannot be written.
     SystemExit: with code 0, after SIGTERM.
   """
+  return run_steps(prepare(config, workdir))
+
+
+def prepare(
+  config: Config, workdir: str | pathlib.Path, config_file: str | None = None
+) -> Prepared:
+  """Returns the run that `config` describes, after all checks that need no work.
+
+  Args:
+    config: the config.
+    workdir: the run's folder.
+    config_file: where the config came from, to be kept in workdir.
+
+  Raises:
+    FieldError: if the config is wrong.
+    WorkdirError: if workdir belongs to another config.
+  """
+  config = complete(config)
+  run = make_run(config)
+  mesh = sharding.make_mesh(run.settings.mesh)
+  check_mesh(run.settings, mesh)
+  claim_workdir(pathlib.Path(workdir), config, config_file)
+  return Prepared(run, mesh, pathlib.Path(workdir))
+
+
+def run_steps(prepared: Prepared) -> TrainState:
+  """Returns the state after the last step; arguments and errors are those of `train`."""
   with Stopping() as stopping:
-    state, num_steps = _train(config, pathlib.Path(workdir), stopping)
+    state, num_steps = _run_steps(*prepared, stopping)
   if stopping.requested:
     print(f'Stopped by SIGTERM after {num_steps} steps; the same command goes on from there.')
     raise SystemExit(0)
   return state
 
 
-def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> tuple[TrainState, int]:
+def _run_steps(
+  run: Run, mesh: Mesh, workdir: pathlib.Path, stopping: Stopping
+) -> tuple[TrainState, int]:
   """Returns the last state, and the number of steps that it has seen."""
-  run = make_run(config)
-  settings, task = run.settings, run.task
-  mesh = sharding.make_mesh(settings.mesh)
-  check_mesh(settings, mesh)
-  over_prompts = sharding.over_prompts(mesh)
+  settings, task, over_prompts = run.settings, run.task, sharding.over_prompts(mesh)
   init = make_init(run.policy, run.optimizer, mesh, settings.warm_start)
   train_step = jit_train_step(run.policy, run.optimizer, settings.loss, mesh)
-  claim_workdir(workdir, as_dict(config))
 
   with Session(run, workdir, stopping, over_prompts) as session:
     state, frozen = init(run_keys(jax.random.key(settings.seed)).init)
@@ -60,6 +102,7 @@ def _train(config: Config, workdir: pathlib.Path, stopping: Stopping) -> tuple[T
       advantages = source.advantages(params, rollout, grades, k, keys.advantages)
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
       laps.end('update', state)
+      session.keep(step, prompts, rollout, grades, advantages, k)
       session.log(step, metrics, observed, laps)
       step += 1
   return state, step

@@ -14,8 +14,9 @@ from jaxtyping import Float
 
 from pkpo_jax import losses
 from pkpo_jax.advantages import ADVANTAGES
+from pkpo_jax.errors import FieldError
 from pkpo_jax.policies import Policy
-from pkpo_jax.settings import AdvantageSettings, LossSettings, lookup
+from pkpo_jax.settings import AdvantageSettings, LossSettings, check_kwargs, lookup
 from pkpo_jax.types import Rollout, TrainState
 from pkpo_jax.typing import Key
 
@@ -49,11 +50,8 @@ def make_advantage_fn(
   """
   function = lookup('advantage.name', settings.name, ADVANTAGES)
   arguments = inspect.signature(function).parameters
-  options = {
-    name: getattr(settings, name)
-    for name in ('num_groups', 'success_threshold', 'beta')
-    if name in arguments
-  }
+  context = {'rewards', 'k', 'where', 'key', 'entropy', 'ratios'}
+  options = check_kwargs('advantage', function, settings.options, context & set(arguments))
 
   def inputs(params, rollout, key):
     wanted = {'key': key} if 'key' in arguments else {}
@@ -103,8 +101,8 @@ def make_train_step(
   A step makes num_epochs * num_minibatches updates; `key` shuffles the prompts of an epoch where
   it has several minibatches.
 
-  Metrics are scalars, means over the updates: those of `losses.policy_gradient_loss`, but
-  ratio_mean and log_ratio_max of the first update alone; grad_norm, before clipping. And of the
+  Metrics are scalars: of `losses.policy_gradient_loss` those of the update, as means over the
+  updates, and the agreement before the first of them; grad_norm, before clipping. And of the
   rollout: zero_advantage_share (of the prompts, those whose samples all have advantage 0; see
   `losses`), completion_tokens (mean length).
 
@@ -117,8 +115,19 @@ def make_train_step(
   num_updates = settings.num_epochs * settings.num_minibatches
 
   def loss_fn(params, frozen, batch):
-    log_probs, entropy = policy.log_probs_and_entropy(frozen | params, batch.rollout)
-    return losses.policy_gradient_loss(settings, log_probs, entropy, *batch)
+    rollout = batch.rollout
+    log_probs, entropy = policy.log_probs_and_entropy(frozen | params, rollout)
+    return losses.policy_gradient_loss(
+      log_probs,
+      entropy,
+      advantages=batch.advantages,
+      completion_mask=rollout.completion_mask,
+      sampling_log_probs=rollout.sampling_log_probs,
+      ref_log_probs=rollout.ref_log_probs,
+      weights=batch.weights,
+      mean_weights=batch.mean_weights,
+      **settings.terms,
+    )
 
   def gradients(params, frozen, batch):
     grad_fn = jax.grad(loss_fn, has_aux=True)
@@ -132,19 +141,20 @@ def make_train_step(
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
     microbatches = split_prompts(batch, settings.num_microbatches)
     grads, metrics = lax.scan(accumulate, zeros, microbatches)
-    whole = lambda name, values: jnp.max(values) if name == 'log_ratio_max' else jnp.sum(values)
-    return grads, {name: whole(name, values) for name, values in metrics.items()}
+    return grads, losses.LossMetrics(*map(_over_microbatches, metrics))
 
   def update(state, frozen, rollout, advantages):
     weights = losses.token_weights(rollout.completion_mask, settings.normalization)
     mean_weights = losses.token_weights(rollout.completion_mask, 'token')
     batch = Batch(rollout, advantages, weights, mean_weights)
     grads, metrics = gradients(state.params, frozen, batch)
-    metrics['grad_norm'] = optax.tree.norm(optax.tree.cast(grads, jnp.float32))
-    return state.apply_gradients(grads, optimizer), metrics
+    grad_norm = optax.tree.norm(optax.tree.cast(grads, jnp.float32))
+    of_update = {**metrics.update.sums, **metrics.update.maxima, 'grad_norm': grad_norm}
+    agreement = metrics.agreement.sums | metrics.agreement.maxima
+    return state.apply_gradients(grads, optimizer), (of_update, agreement)
 
   def updates(state, frozen, rollout, advantages, key):
-    def one(state, order):
+    def update_once(state, order):
       minibatch = rollout, advantages
       if order is not None:
         minibatch = jax.tree.map(lambda x: x[order], minibatch)
@@ -157,23 +167,28 @@ def make_train_step(
       shuffle = lambda key: jax.random.permutation(key, advantages.shape[0])
       orders = jax.vmap(shuffle)(jax.random.split(key, settings.num_epochs))
       orders = orders.reshape(num_updates, -1)
-    state, metrics = lax.scan(one, state, orders, length=num_updates)
-    before = ('ratio_mean', 'log_ratio_max')
-    overall = lambda name, values: values[0] if name in before else jnp.mean(values)
-    return state, {name: overall(name, values) for name, values in metrics.items()}
+    state, (of_updates, agreement) = lax.scan(update_once, state, orders, length=num_updates)
+    # The policy agrees with the sampler before the first update, and is meant to leave it later.
+    first = jax.tree.map(lambda values: values[0], agreement)
+    return state, (jax.tree.map(jnp.mean, of_updates), first)
 
   def train_step(state, frozen, rollout, advantages, key):
     if num_updates == 1:
-      state, metrics = update(state, frozen, rollout, advantages)
+      state, (metrics, agreement) = update(state, frozen, rollout, advantages)
     else:
-      state, metrics = updates(state, frozen, rollout, advantages, key)
-    metrics |= {
+      state, (metrics, agreement) = updates(state, frozen, rollout, advantages, key)
+    metrics |= agreement | {
       'zero_advantage_share': jnp.mean(jnp.all(advantages == 0, axis=-1)),
       'completion_tokens': jnp.mean(jnp.sum(rollout.completion_mask, axis=-1)),
     }
     return state.replace(step=state.step + 1), metrics
 
   return train_step
+
+
+def _over_microbatches(totals: losses.Totals) -> losses.Totals:
+  """Returns the totals of an update from those of its microbatches, stacked."""
+  return losses.Totals(jax.tree.map(jnp.sum, totals.sums), jax.tree.map(jnp.max, totals.maxima))
 
 
 def make_forward(policy: Policy, settings: LossSettings) -> Forward:
@@ -237,5 +252,7 @@ def _try_every_k(function, arguments, options, ks, num_samples) -> None:
   for k in np.unique(ks):
     try:
       function(jnp.zeros((1, num_samples)), k=int(k), **options, **wanted)
-    except ValueError as error:
-      raise ValueError(f'advantage.{error} (n is rollout.num_samples)') from error
+    except FieldError as error:
+      raise FieldError(
+        f'advantage.{error.field}', f'{error.problem} (n is rollout.num_samples)'
+      ) from error

@@ -21,8 +21,8 @@ AnyArray = jax.Array | np.ndarray
 Rewards = Shaped[AnyArray, '*p n']
 # What every kernel returns per sample.
 Advantages = Float[jax.Array, '*p n']
-# True where a sample exists; None stands for "everywhere".
-Mask = Bool[AnyArray, '*p n'] | None
+# True (or 1) where a sample exists; None stands for "everywhere".
+Mask = Bool[AnyArray, '*p n'] | Int[AnyArray, '*p n'] | None
 # Samples the objective takes the best of: a Python int or a traced scalar.
 K = int | np.integer | Int[AnyArray, '']
 # One number per group.

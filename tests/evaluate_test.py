@@ -17,9 +17,9 @@ import pytest
 
 from configs import bandit, default
 from pkpo_jax import evaluate
-from pkpo_jax.estimators import bootstrap_interval
 from pkpo_jax.evaluation import measure, report
 from pkpo_jax.evaluation import statistics as answers
+from pkpo_jax.intervals import mean_interval
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.run import make_run
@@ -79,7 +79,7 @@ def toys(monkeypatch):
 
 def mazes_config(**overrides):
   config = default.get_config()
-  config.task = default.maze()
+  config.task = default.task('maze')
   config.policy = {'name': 'unigram', 'tokenizer': {'name': 'characters'}}
   config.eval.policy = {'greedy': None}
   config.update_from_flattened_dict(
@@ -459,7 +459,7 @@ def test_report_of_a_text_task(toys, tmp_path):
     error = values.std(axis=0, ddof=1) / 12**0.5
     np.testing.assert_allclose(columns['standard_error'], error, rtol=1e-5)
     assert np.all(error > 0)
-    _, low, high = bootstrap_interval(values, bootstrap_key, level=0.95)
+    _, low, high = mean_interval(values, bootstrap_key, level=0.95)
     np.testing.assert_allclose(columns['low'], low)
     np.testing.assert_allclose(columns['high'], high)
     assert 'exact' not in columns

@@ -248,7 +248,7 @@ def test_the_default_task_fits_its_tiny_config():
   assert (task.num_problems, task.num_held_out) == (2000, 256)
   assert config.eval.num_prompts <= task.num_held_out
   # The longest demonstration and its end.
-  assert default.maze().max_moves + 1 <= config.policy.max_new_tokens
+  assert default.task('maze').max_moves + 1 <= config.policy.max_new_tokens
 
 
 @pytest.mark.parametrize('arg', [None, '', 'warm', 'quick', 'warm_quick'])

@@ -65,7 +65,7 @@ def verdicts_of(task, ids, texts):
 
 def test_gsm8k(tmp_path, capfd):
   source = gsm8k_source(tmp_path / 'source')
-  group = default.math_problems()
+  group = default.task('math_problems')
   fields = dict(dataset='gsm8k', source=str(source), data_dir=str(tmp_path / 'data'))
   task = task_of(group, **fields, num_workers=1, max_prompt_tokens=None)
   assert (task.num_problems, task.num_held_out) == (4, 3)
@@ -99,7 +99,7 @@ def test_gsm8k(tmp_path, capfd):
 
 def test_our_examples_have_the_form_of_an_answer(tmp_path):
   task = task_of(
-    default.math_problems(),
+    default.task('math_problems'),
     dataset='gsm8k',
     source=str(gsm8k_source(tmp_path / 'source')),
     data_dir=str(tmp_path / 'data'),
@@ -115,7 +115,7 @@ def test_problems_without_a_usable_answer_are_left_out_and_counted(tmp_path, cap
   source = gsm8k_source(tmp_path / 'source')
   path = source / 'train.jsonl'
   path.write_text(path.read_text().replace('#### 5', r'#### \\frac{'))
-  group = default.math_problems()
+  group = default.task('math_problems')
   task = task_of(group, dataset='gsm8k', source=str(source), data_dir=str(tmp_path / 'data'))
   assert (task.num_problems, task.num_held_out) == (3, 3)
   assert 'Left out 1 of 4 problems to train on and 0 of 3 held out' in capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_long_prompts_are_left_out_and_counted(tmp_path, capsys):
   length = len(
     f'<start_of_turn>user\n{INSTRUCTION}\n\nProblem 1?<end_of_turn>\n<start_of_turn>model\n'
   )
-  task = task_of(default.math_problems(), **fields, max_prompt_tokens=length + 1)
+  task = task_of(default.task('math_problems'), **fields, max_prompt_tokens=length + 1)
   assert (task.num_problems, task.num_held_out) == (3, 3)
   assert (
     'Left out 1 of 4 problems to train on and 0 of 3 held out, whose' in capsys.readouterr().out
@@ -137,7 +137,7 @@ def test_long_prompts_are_left_out_and_counted(tmp_path, capsys):
   texts = [task.tokenizer.decode(x) for x in task.prompts_of(np.arange(6)).tokens]
   assert not [x for x in texts if 'long' in x]
   with pytest.raises(ValueError, match='max_prompt_tokens: expected as many as .* got 5'):
-    task_of(default.math_problems(), **fields, max_prompt_tokens=5)
+    task_of(default.task('math_problems'), **fields, max_prompt_tokens=5)
 
 
 @pytest.mark.parametrize('reward', ['share', 'all'])
@@ -152,7 +152,7 @@ def test_code(sandbox_needed, tmp_path, capsys, reward):
   }
   write_lines(tmp_path / 'HumanEval.jsonl', [human_eval])
   task = task_of(
-    default.code_problems(),
+    default.task('code_problems'),
     mbpp_source=str(source),
     humaneval_source=str(tmp_path / 'HumanEval.jsonl'),
     data_dir=str(tmp_path / 'data'),
@@ -190,13 +190,13 @@ def test_fields_out_of_range(tmp_path):
   with pytest.raises(
     ValueError, match=r"task.dataset: expected one of \('gsm8k', 'math'\), got 'x'"
   ):
-    task_of(default.math_problems(), dataset='x')
+    task_of(default.task('math_problems'), dataset='x')
   with pytest.raises(ValueError, match='task.num_examples: expected 0 to 4, got 5'):
-    task_of(default.math_problems(), num_examples=5)
+    task_of(default.task('math_problems'), num_examples=5)
   with pytest.raises(ValueError, match="task.reward: expected one of .*'share'.*, got 'some'"):
-    task_of(default.code_problems(), reward='some')
+    task_of(default.task('code_problems'), reward='some')
   with pytest.raises(FileNotFoundError, match='math: .*hendrycks'):
-    task_of(default.math_problems(), data_dir=str(tmp_path))
+    task_of(default.task('math_problems'), data_dir=str(tmp_path))
 
 
 def test_what_was_found_is_kept_while_it_is_about_the_same(tmp_path):
@@ -217,12 +217,13 @@ def test_problems_have_a_fingerprint(tmp_path):
   source = gsm8k_source(tmp_path / 'source')
   fields = dict(dataset='gsm8k', source=str(source))
   one, same = (
-    task_of(default.math_problems(), **fields, data_dir=str(tmp_path / 'data')) for _ in range(2)
+    task_of(default.task('math_problems'), **fields, data_dir=str(tmp_path / 'data'))
+    for _ in range(2)
   )
   assert one.fingerprint == same.fingerprint
   path = source / 'test.jsonl'
   path.write_text(path.read_text().replace('#### 12', '#### 13'))  # In no prompt.
-  other = task_of(default.math_problems(), **fields, data_dir=str(tmp_path / 'other'))
+  other = task_of(default.task('math_problems'), **fields, data_dir=str(tmp_path / 'other'))
   assert other.fingerprint != one.fingerprint
 
 
@@ -235,5 +236,5 @@ def test_a_broken_sandbox_leaves_no_problem_out(sandbox_needed, tmp_path, monkey
   monkeypatch.setattr(CodeVerifier, 'verify_batch', broken)
   monkeypatch.setattr(CodeVerifier, 'check', broken)
   with pytest.raises(RuntimeError, match='it is broken'):
-    task_of(default.code_problems(), **fields)
+    task_of(default.task('code_problems'), **fields)
   assert not (tmp_path / 'data' / 'code_problems_that_fail.json').exists()

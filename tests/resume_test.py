@@ -118,21 +118,21 @@ def whole_here(tmp_path_factory):
   return metrics_text(workdir)
 
 
-# Rewards are asked for in evaluation 0, steps 0 and 1, evaluation 2, steps 2 and 3, ...
+# Grades are asked for in evaluation 0, steps 0 and 1, evaluation 2, steps 2 and 3, ...
 @pytest.mark.parametrize('call, saved', [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (9, 6)])
 def test_sigterm_ends_an_evaluation_and_waits_for_a_step(
   call, saved, whole_here, tmp_path, capfd, monkeypatch
 ):
-  calls, rewards = itertools.count(), HiddenAnswer.rewards
+  calls, grade = itertools.count(), HiddenAnswer.grade
 
   def signalling(self, prompts, rollout, key):
     if next(calls) == call:
       os.kill(os.getpid(), signal.SIGTERM)
-    return rewards(self, prompts, rollout, key)
+    return grade(self, prompts, rollout, key)
 
   former = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
-    patch.setattr(HiddenAnswer, 'rewards', signalling)
+    patch.setattr(HiddenAnswer, 'grade', signalling)
     with pytest.raises(SystemExit) as stopped:
       train(bandit_config(), tmp_path)
   assert stopped.value.code == 0

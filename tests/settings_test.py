@@ -6,10 +6,10 @@ import typing
 import pytest
 
 from configs import bandit, default, gaussian
-from pkpo_jax.checkpoints import flatten
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings
 from pkpo_jax.train import train
+from pkpo_jax.workdir import flatten
 
 
 def _with(overrides, config=None):
@@ -44,7 +44,7 @@ def _with(overrides, config=None):
     ({'task.exponent': ...}, ValueError, ['task.exponent', 'missing']),
     ({'policy.name': 'transformer'}, ValueError, ['policy.name', 'transformer', 'gaussian']),
     (
-      {'policy': default.gaussian().to_dict()},
+      {'policy': default.policy('gaussian').to_dict()},
       ValueError,
       ['policy.name', 'real line', 'HiddenAnswer'],
     ),
@@ -184,7 +184,7 @@ def test_batches_must_fit_the_devices(overrides, words, tmp_path):
 
 
 def test_bad_safe_risky_arms_are_named():
-  good = {'task': default.safe_risky().to_dict()}
+  good = {'task': default.task('safe_risky').to_dict()}
   make_run(_with(good))
   for field, value, word in [
     ('win_probs', (0.5,), 'at least 2 arms'),

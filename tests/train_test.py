@@ -13,7 +13,6 @@ import pytest
 from configs import bandit, default, gaussian, maze_tiny
 from experiments.toy import train_seeds
 from pkpo_jax import ADVANTAGES
-from pkpo_jax.checkpoints import lock_workdir
 from pkpo_jax.data.pipeline import problem_ids
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
@@ -22,6 +21,7 @@ from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.tasks.grades import Verdict, grades_of
 from pkpo_jax.train import train
 from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax.workdir import lock_workdir
 from tests.interruptions import metrics_text
 from tests.sequence_policy import BagPolicy, CountTask, config_of
 
@@ -227,7 +227,11 @@ def test_eight_devices_train_like_one(arg, tmp_path):
 
 def test_many_seeds_at_once_train_like_the_host_loop(tmp_path):
   config = _small(
-    **{'eval.every': 6, 'advantage.schedule': default.linear(), 'advantage.schedule.end': 10}
+    **{
+      'eval.every': 6,
+      'advantage.schedule': default.schedule('linear'),
+      'advantage.schedule.end': 10,
+    }
   )
   steps, curves = train_seeds(config, [3, 0], log_every=6)
   train(config, tmp_path)
@@ -240,14 +244,14 @@ def test_many_seeds_at_once_train_like_the_host_loop(tmp_path):
 
 def test_annealing_k_compiles_nothing_anew(tmp_path):
   config = _small(**{'num_train_steps': 17, 'advantage.k': 16})
-  config.advantage.schedule = default.linear()
+  config.advantage.schedule = default.schedule('linear')
   config.advantage.schedule.end = 15
   run = make_run(config)
   traces = []
 
   def count(rewards, k):
     traces.append(k)
-    return run.advantage_fn(None, None, rewards, k, None)
+    return run.advantage_fn(None, None, rewards, None, k, None)
 
   counted = jax.jit(count)
   for step in range(17):
@@ -260,14 +264,16 @@ def test_annealing_k_compiles_nothing_anew(tmp_path):
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_bad_reward_stops_the_run_before_the_update(bad, tmp_path, monkeypatch):
-  good_rewards = HiddenAnswer.rewards
+  good_grade = HiddenAnswer.grade
 
-  def rewards(self, prompts, rollout, key):
-    found = good_rewards(self, prompts, rollout, key)
-    return found.at[5, 2].set(bad) if next(calls) == 3 else found
+  def grade(self, prompts, rollout, key):
+    grades = good_grade(self, prompts, rollout, key)
+    if next(calls) != 3:
+      return grades
+    return grades._replace(rewards=grades.rewards.at[5, 2].set(bad))
 
   calls = iter(range(100))
-  monkeypatch.setattr(HiddenAnswer, 'rewards', rewards)
+  monkeypatch.setattr(HiddenAnswer, 'grade', grade)
   config = _small(**{'eval.every': 100, 'task.num_contexts': 1})
   with pytest.raises(FloatingPointError, match=f'{bad}.*sample 2 of prompt 0 at step 2'):
     train(config, tmp_path)

@@ -12,9 +12,9 @@ import numpy as np
 from experiments.diagonal import diagonal_rows
 from experiments.launcher import Job, run_jobs
 from experiments.results import write_rows
-from pkpo_jax.checkpoints import flatten
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.run import make_run
+from pkpo_jax.workdir import flatten
 
 RUNS = Path('runs/hidden_answer')
 RESULTS = Path(__file__).parent / 'results' / 'diagonal.csv'

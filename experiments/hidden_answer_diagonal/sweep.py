@@ -12,8 +12,8 @@ from configs import bandit
 from experiments.diagonal import diagonal_rows
 from experiments.results import write_rows
 from experiments.toy import train_seeds
-from pkpo_jax.checkpoints import flatten
 from pkpo_jax.run import make_run
+from pkpo_jax.workdir import flatten
 
 NUM_SEEDS = 20
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'diagonal.csv'

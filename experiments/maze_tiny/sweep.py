@@ -15,11 +15,13 @@ from absl import logging
 
 from experiments.launcher import Job, run_jobs
 from experiments.results import write_rows
-from pkpo_jax.checkpoints import flatten, restore_params
-from pkpo_jax.estimators import paired_bootstrap, standard_error
+from pkpo_jax.checkpoints import restore_params
+from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.measure import Evaluation, make_evaluate
+from pkpo_jax.intervals import paired_bootstrap
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.run import make_run
+from pkpo_jax.workdir import flatten
 
 RUNS = Path('runs/maze_tiny')
 RESULTS = Path(__file__).parent / 'results'

@@ -11,7 +11,7 @@ import tqdm
 from configs import bandit, default
 from experiments.results import write_rows
 from experiments.toy import curve_rows
-from pkpo_jax.checkpoints import flatten
+from pkpo_jax.workdir import flatten
 
 NUM_SEEDS = 100
 LOG_EVERY = 20
@@ -22,11 +22,11 @@ RESULTS = pathlib.Path(__file__).parent / 'results' / 'annealing.csv'
 def schedules() -> dict[str, tuple[int, dict]]:
   """Returns name -> (config.advantage.k, config.advantage.schedule)."""
   return {
-    'k = 1': (1, default.constant()),
-    'k = 8': (8, default.constant()),
-    '8, then 1 from step 500': (8, default.step()),
-    '8 to 1 in a line to step 500': (8, default.linear()),
-    '1, then 8, then 1': (8, default.pass1_passk_pass1()),
+    'k = 1': (1, default.schedule('constant')),
+    'k = 8': (8, default.schedule('constant')),
+    '8, then 1 from step 500': (8, default.schedule('step')),
+    '8 to 1 in a line to step 500': (8, default.schedule('linear')),
+    '1, then 8, then 1': (8, default.schedule('pass1_passk_pass1')),
   }
 
 

@@ -11,7 +11,7 @@ import tqdm
 from configs import bandit, gaussian
 from experiments.results import write_rows
 from experiments.toy import curve_rows
-from pkpo_jax.checkpoints import flatten
+from pkpo_jax.workdir import flatten
 
 NUM_SEEDS = 100
 LOG_EVERY = 50

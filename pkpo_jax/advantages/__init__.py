@@ -5,6 +5,8 @@
 (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
 """
 
+from typing import NamedTuple
+
 from pkpo_jax.advantages.passk_training import (
   passk_adaptive,
   passk_analytical,
@@ -25,25 +27,52 @@ from pkpo_jax.advantages.relatives import (
   tailrl,
   tzsm,
 )
+from pkpo_jax.errors import Choices
 
-ADVANTAGES = {
-  'pkpo': pkpo,
-  'pkpo_loo': pkpo_loo,
-  'pkpo_loo_minus_one': pkpo_loo_minus_one,
-  'pkpo_centered': pkpo_centered,
-  'passk_analytical': passk_analytical,
-  'passk_bootstrap': passk_bootstrap,
-  'passk_full_sampling': passk_full_sampling,
-  'passk_exceeding': passk_exceeding,
-  'passk_combination': passk_combination,
-  'passk_adaptive': passk_adaptive,
-  'tzsm': tzsm,
-  'reinforce': reinforce,
-  'rloo': rloo,
-  'grpo': grpo,
-  'mean_centered': mean_centered,
-  'maxrl': maxrl,
-  'tailrl': tailrl,
-  'rs_grpo': rs_grpo,
-  'max_at_k_off_policy': max_at_k_off_policy,
+ADVANTAGES = Choices(
+  {
+    'pkpo': pkpo,
+    'pkpo_loo': pkpo_loo,
+    'pkpo_loo_minus_one': pkpo_loo_minus_one,
+    'pkpo_centered': pkpo_centered,
+    'passk_analytical': passk_analytical,
+    'passk_bootstrap': passk_bootstrap,
+    'passk_full_sampling': passk_full_sampling,
+    'passk_exceeding': passk_exceeding,
+    'passk_combination': passk_combination,
+    'passk_adaptive': passk_adaptive,
+    'tzsm': tzsm,
+    'reinforce': reinforce,
+    'rloo': rloo,
+    'grpo': grpo,
+    'mean_centered': mean_centered,
+    'maxrl': maxrl,
+    'tailrl': tailrl,
+    'rs_grpo': rs_grpo,
+    'max_at_k_off_policy': max_at_k_off_policy,
+  }
+)
+
+
+class Requirements(NamedTuple):
+  """What an advantage needs to learn at all.
+
+  Attributes:
+    min_samples: samples per group; with fewer it is undefined or always 0.
+    rewards: 'binary', 0 or 1; 'nonnegative'; or 'any'.
+  """
+
+  min_samples: int = 2
+  rewards: str = 'any'
+
+
+# Those without a baseline learn from one sample.
+_EXCEPTIONS = {
+  'pkpo': Requirements(min_samples=1),
+  'reinforce': Requirements(min_samples=1),
+  'max_at_k_off_policy': Requirements(min_samples=1),
+  'maxrl': Requirements(rewards='binary'),
+  'tailrl': Requirements(rewards='nonnegative'),
 }
+__all__ = ['ADVANTAGES', 'REQUIREMENTS', *ADVANTAGES]
+REQUIREMENTS = {name: _EXCEPTIONS.get(name, Requirements()) for name in ADVANTAGES}

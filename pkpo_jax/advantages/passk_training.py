@@ -16,6 +16,7 @@ from jaxtyping import Float
 from pkpo_jax import groups
 from pkpo_jax.advantages.pkpo import excess_over_mean_max
 from pkpo_jax.advantages.relatives import grpo
+from pkpo_jax.errors import FieldError
 from pkpo_jax.typing import Advantages, AnyArray, K, Key, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
@@ -79,9 +80,10 @@ def passk_bootstrap(
   """
   group = groups.as_group(rewards, where)
   k = groups.check_k(k, group.n)
+  groups.check_key(key)
   num_sets = group.n if num_groups is None else num_groups
   if num_sets < 1:
-    raise ValueError(f'num_groups: expected at least 1, got {num_groups}.')
+    raise FieldError('num_groups', f'expected at least 1, got {num_groups}.')
   *leading, n = group.rewards.shape
   draws = jax.random.uniform(key, (*leading, num_sets, n))
   exists = True if group.where is None else group.where[..., None, :]
@@ -196,9 +198,9 @@ def passk_adaptive(
   group = groups.as_group(rewards, where)
   entropy = lax.stop_gradient(jnp.asarray(entropy))
   if entropy.shape != group.rewards.shape[:-1]:
-    raise ValueError(
-      f'entropy: expected one value a prompt, shape {group.rewards.shape[:-1]}, '
-      f'got {entropy.shape}.'
+    raise FieldError(
+      'entropy',
+      f'expected one value a prompt, shape {group.rewards.shape[:-1]}, got {entropy.shape}.',
     )
   ascending = jnp.argsort(jnp.argsort(entropy.ravel())).reshape(entropy.shape)
   is_uncertain = ascending >= entropy.size - entropy.size // 2

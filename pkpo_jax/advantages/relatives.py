@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Shaped
 
 from pkpo_jax import groups
+from pkpo_jax.errors import FieldError
 from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
@@ -48,7 +49,7 @@ def mean_centered(rewards: Rewards, *, k: K | None = None, where: Mask = None) -
   [-0.5  0.5 -0.5  0.5]
   """
   del k
-  return groups.as_group(rewards, where).centred()
+  return groups.as_group(rewards, where).centered()
 
 
 def grpo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
@@ -61,7 +62,7 @@ def grpo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   """
   del k
   group = groups.as_group(rewards, where)
-  centred = group.centred()
+  centred = group.centered()
   # In units of the largest deviation, so that the squares neither overflow nor underflow.
   largest = jnp.max(jnp.abs(centred), axis=-1, keepdims=True)
   scaled = centred / jnp.where(largest > 0, largest, 1)
@@ -97,19 +98,22 @@ def maxrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advant
   """Returns A_i = (r_i - mean r) / mean r, 0 where the mean is 0, for rewards in {0, 1}.
 
   MaxRL (arXiv 2602.02710). Unbiased for sum over j = 1..n-1 of pass@j / j, the log-likelihood of
-  success cut off at n - 1 terms.
+  success cut off at n - 1 terms. Other rewards are refused: with a mean near 0 of both signs the
+  quotient is any number. Where they are traced, which cannot raise, such a group gets 0.
 
   Raises:
-    ValueError: if a known reward is negative.
+    ValueError: if a known reward is neither 0 nor 1.
 
   >>> print(maxrl(jnp.array([0., 1., 0., 1.])))
   [-1.  1. -1.  1.]
   """
   del k
   group = groups.as_group(rewards, where)
-  groups.require_nonnegative(group)
+  is_binary = lambda rewards: (rewards == 0) | (rewards == 1)
+  in_domain = groups.require_rewards(group, is_binary, '0 or 1')
   mean = group.mean(group.rewards)
-  return jnp.where(mean > 0, group.centred() / jnp.where(mean > 0, mean, 1), 0)
+  advantages = group.centered() / jnp.where(mean == 0, 1, mean)
+  return jnp.where(in_domain, advantages, 0)
 
 
 def tailrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
@@ -117,7 +121,8 @@ def tailrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advan
 
   w_(i) = sum_{j <= i} (x_(j) - x_(j-1)) / (n - j + 1), x ascending, x_(0) = 0 (arXiv 2609.02987).
   w equals sum over k = 1..n of (1/k) s_loo1(k) with s_loo1(1) = r/n, so A is unbiased for the sum
-  over k = 1..n-1 of max@k / k; on binary rewards it is `maxrl`.
+  over k = 1..n-1 of max@k / k; on binary rewards it is `maxrl`. A group with a traced reward below
+  0, which cannot raise, gets 0.
 
   Raises:
     ValueError: if a known reward is negative.
@@ -127,13 +132,13 @@ def tailrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advan
   """
   del k
   group = groups.as_group(rewards, where)
-  groups.require_nonnegative(group)
+  in_domain = groups.require_rewards(group, lambda rewards: rewards >= 0, 'numbers >= 0')
   ranked = groups.order(group)
   num_from_here = jnp.maximum(group.count - jnp.arange(group.n), 1)
   # The common step x_(1) adds x_(1)/n to every w and leaves w - mean w: start at x_(1).
   weights = groups.cumulative_sum(ranked.steps() / num_from_here)
   weights = groups.as_group(ranked.to_samples(weights), where)
-  return group.count * weights.centred()
+  return jnp.where(in_domain, group.count * weights.centered(), 0)
 
 
 def rs_grpo(
@@ -154,7 +159,7 @@ def rs_grpo(
   """
   del k
   if beta == 0:
-    raise ValueError('beta: expected a number other than 0, got 0; mean_centered is that limit.')
+    raise FieldError('beta', 'expected a number other than 0, got 0; mean_centered is that limit.')
   group = groups.as_group(rewards, where)
   # The largest exponent is taken off first; expm1 keeps the precision of a small beta.
   exponents = beta * (group.rewards - group.max())
@@ -184,8 +189,8 @@ def max_at_k_off_policy(
   group = groups.as_group(rewards, where)
   k = groups.check_k(k, group.n)
   if jnp.shape(ratios) != group.rewards.shape:
-    raise ValueError(
-      f'ratios: expected the shape of rewards {group.rewards.shape}, got {jnp.shape(ratios)}.'
+    raise FieldError(
+      'ratios', f'expected the shape of rewards {group.rewards.shape}, got {jnp.shape(ratios)}.'
     )
   keys = group.rewards if group.where is None else jnp.where(group.where, group.rewards, jnp.inf)
   from_place = jnp.argsort(keys, axis=-1)

@@ -38,12 +38,14 @@ class Evaluation(NamedTuple):
       the mean of; see `statistics.sample_statistics`.
     exact: for the first objective, `[K]` over all problems there are, exactly; empty where the task
       cannot tell.
+    bounds: for each curve the least and the greatest value that a problem can have.
   """
 
   ids: Int[np.ndarray, 'P']
   curves: dict[str, Float[np.ndarray, 'P K']]
   statistics: dict[str, Float[np.ndarray, 'P']]
   exact: dict[str, Float[jax.Array, 'K']]
+  bounds: dict[str, tuple[float, float]]
 
 
 def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:
@@ -78,7 +80,11 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
       curves['maj@k'] = majority
     statistics = sample_statistics(jax.device_get(rollout), grades, task.is_truncated(rollout))
     statistics = {'entropy': np.asarray(mean_entropy(params, rollout)), **statistics}
-    return Evaluation(np.asarray(prompts.ids), curves, statistics, {}), (prompts, rollout, grades)
+    return Evaluation(np.asarray(prompts.ids), curves, statistics, {}, {}), (
+      prompts,
+      rollout,
+      grades,
+    )
 
   def evaluate(params, step, key, num_pieces=1, after_piece=None):
     keys = eval_keys(key)
@@ -94,7 +100,8 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
     # Answers of one problem that cannot be compared leave no curve over all.
     curves = {name: x for name, x in whole.curves.items() if name != 'maj@k' or _is_known(x, whole)}
-    return whole._replace(curves=curves, exact=exact_fn(params))
+    bounds = {name: task.reward_range if name == 'max@k' else (0.0, 1.0) for name in curves}
+    return whole._replace(curves=curves, exact=exact_fn(params), bounds=bounds)
 
   return evaluate
 
@@ -182,17 +189,17 @@ def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, jax.Arr
 def evaluation_metrics(evaluation: Evaluation, ks: Sequence[int]) -> dict[str, Any]:
   """Returns the means over problems, named eval/...
 
-  They are pass@k, max@k and maj@k, the standard error over problems (pass@k_se) of the first
-  objective, pass@k_exact and the statistics of `statistics.sample_statistics`, each where it is
+  They are pass@k, max@k and maj@k, each with its standard error over problems (pass@k_se),
+  pass@k_exact and the statistics of `statistics.sample_statistics`, each where it is
   known. Problems with fewer than k judged samples are left out of the mean for k.
   """
   metrics = exact_metrics(evaluation.exact, ks)
-  for i, (name, values) in enumerate(evaluation.curves.items()):
+  for name, values in evaluation.curves.items():
     for k, column in zip(ks, values.T, strict=True):
       known = column[~np.isnan(column)]
       if known.size:
         metrics[metric_name(name, k)] = np.mean(known)
-      if known.size > 1 and i == 0:
+      if known.size > 1:
         metrics[f'{metric_name(name, k)}_se'] = standard_error(known)
   for name, values in evaluation.statistics.items():
     if not np.isnan(values).all():

@@ -17,7 +17,7 @@ class Gaussian(Policy):
 
   completions = 'numbers'
 
-  def __init__(self, task: Any, init_theta: float, sd: float):
+  def __init__(self, task: Any, init_theta: float = 0.3, sd: float = 0.1):
     """Takes the initial mean and the fixed standard deviation, both in units of x."""
     del task  # Its prompts do not matter.
     expect(sd > 0, 'sd', 'a number > 0', sd)

@@ -29,16 +29,16 @@ class Gemma2Policy(Policy):
   def __init__(
     self,
     task: Any,
-    preset: str,
-    weights: str | None,
-    dtype: str,
-    remat: bool,
-    lora_rank: int | None,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    log_prob_chunk: int,
+    preset: str = 'gemma2_tiny',
+    weights: str | None = None,
+    dtype: str = 'float32',
+    remat: bool = False,
+    lora_rank: int | None = None,
+    max_new_tokens: int = 16,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    log_prob_chunk: int = 16,
   ):
     """Sets up the model; reads no weights yet.
 

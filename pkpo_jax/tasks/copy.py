@@ -19,7 +19,7 @@ class Copy(TextTask, DrawnTask):
 
   objectives = ('max@k',)
 
-  def __init__(self, tokenizer: Tokenizer, num_letters: int, alphabet_size: int):
+  def __init__(self, tokenizer: Tokenizer, num_letters: int = 3, alphabet_size: int = 4):
     """Draws words uniformly.
 
     Args:

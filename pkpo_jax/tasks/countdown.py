@@ -106,13 +106,13 @@ class CountdownTask(TextProblems):
   def __init__(
     self,
     tokenizer: Tokenizer,
-    seed: int,
-    num_train: int,
-    num_held_out: int,
-    num_numbers: int,
-    max_number: int,
-    max_target: int,
-    demonstration_noise: float,
+    seed: int = 0,
+    num_train: int = 2000,
+    num_held_out: int = 256,
+    num_numbers: int = 3,
+    max_number: int = 20,
+    max_target: int = 99,
+    demonstration_noise: float = 0.3,
   ):
     """Draws distinct problems, each with a solution.
 

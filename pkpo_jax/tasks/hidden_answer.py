@@ -26,7 +26,7 @@ class HiddenAnswer(DrawnTask):
 
   completions = 'arms'
 
-  def __init__(self, num_contexts: int, num_arms: int, exponent: float):
+  def __init__(self, num_contexts: int = 4, num_arms: int = 16, exponent: float = 1.0):
     """Lets arm number r (from 0, rotated by the context) be right with chance ~ (r+1)^-exponent.
 
     Args:

@@ -36,12 +36,12 @@ class HiddenAnswerText(TextTask, DrawnTask):
   def __init__(
     self,
     tokenizer: Tokenizer,
-    seed: int,
-    num_contexts: int,
-    num_answers: int,
-    answer_length: int,
-    alphabet_size: int,
-    exponent: float,
+    seed: int = 0,
+    num_contexts: int = 2,
+    num_answers: int = 16,
+    answer_length: int = 3,
+    alphabet_size: int = 4,
+    exponent: float = 1.0,
   ):
     """Draws the strings of each context.
 

@@ -66,15 +66,15 @@ class MazeTask(TextProblems):
   def __init__(
     self,
     tokenizer: Tokenizer,
-    seed: int,
-    num_train: int,
-    num_held_out: int,
-    size: int,
-    wall_share: float,
-    min_moves: int,
-    max_moves: int,
-    demonstration_noise: float,
-    prompt_format: str | None,
+    seed: int = 0,
+    num_train: int = 2000,
+    num_held_out: int = 256,
+    size: int = 5,
+    wall_share: float = 0.3,
+    min_moves: int = 3,
+    max_moves: int = 8,
+    demonstration_noise: float = 0.2,
+    prompt_format: str | None = None,
   ):
     """Draws distinct mazes.
 

@@ -29,10 +29,10 @@ class SafeRisky(DrawnTask):
 
   def __init__(
     self,
-    num_contexts: int,
-    win_probs: tuple[float, ...],
-    prizes: tuple[float, ...],
-    noise: float,
+    num_contexts: int = 4,
+    win_probs: tuple[float, ...] = (1.0, 0.5, 0.2, 0.08),
+    prizes: tuple[float, ...] = (0.4, 0.6, 0.8, 0.95),
+    noise: float = 0.05,
   ):
     """Takes chances in [0, 1], prizes in reward units, and the half-width of both uniforms."""
     expect(num_contexts >= 1, 'num_contexts', 'at least 1', num_contexts)

@@ -56,15 +56,15 @@ class ArcTask(TextProblems):
   def __init__(
     self,
     tokenizer: Tokenizer,
-    source: str | None,
-    data_dir: str,
-    easy: bool,
-    max_side: int,
-    held_out_share: float,
-    split_seed: int,
-    reward: str,
-    prompt_format: str,
-    max_prompt_tokens: int | None,
+    source: str | None = None,
+    data_dir: str = 'data',
+    easy: bool = True,
+    max_side: int = 10,
+    held_out_share: float = 0.2,
+    split_seed: int = 0,
+    reward: str = 'exact',
+    prompt_format: str = 'gemma_it',
+    max_prompt_tokens: int | None = 1536,
   ):
     """Reads the tasks.
 

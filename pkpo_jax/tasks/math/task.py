@@ -52,14 +52,14 @@ class MathProblems(TextProblems):
   def __init__(
     self,
     tokenizer: Tokenizer,
-    dataset: str,
-    source: str | None,
-    data_dir: str,
-    prompt_format: str,
-    num_examples: int,
-    max_prompt_tokens: int | None,
-    num_workers: int,
-    deadline_s: float,
+    dataset: str = 'math',
+    source: str | None = None,
+    data_dir: str = 'data',
+    prompt_format: str = 'gemma_it',
+    num_examples: int = 0,
+    max_prompt_tokens: int | None = 384,
+    num_workers: int = 2,
+    deadline_s: float = 5.0,
   ):
     """Loads the problems, trains on the split 'train' and holds out 'test'.
 

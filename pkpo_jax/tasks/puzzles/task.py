@@ -25,15 +25,15 @@ class PuzzlesTask(TextProblems):
   def __init__(
     self,
     tokenizer: Tokenizer,
-    data_dir: str,
-    names: tuple[str, ...],
-    size: int,
-    num_held_out: int,
-    seed: int,
-    num_workers: int,
-    deadline_s: float,
-    prompt_format: str,
-    max_prompt_tokens: int | None,
+    data_dir: str = 'data',
+    names: tuple[str, ...] = ('spell_backward', 'gcd', 'chain_sum'),
+    size: int = 2256,
+    num_held_out: int = 256,
+    seed: int = 0,
+    num_workers: int = 2,
+    deadline_s: float = 5.0,
+    prompt_format: str = 'gemma_it',
+    max_prompt_tokens: int | None = None,
   ):
     """Generates the puzzles, or reads those that were.
 

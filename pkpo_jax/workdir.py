@@ -1,0 +1,180 @@
+"""A run's folder: whose it is, with which config, and what of that may change."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from pkpo_jax.errors import WorkdirError
+
+# Fields that change no number of a run, so that a resumed run may have others.
+_FREE = re.compile(
+  r'log\..*|checkpoint\..*|mesh\..*|task\.(num_workers|deadline_s|data_dir|(\w+_)?source)'
+)
+# Paths; others are as good if their files are the same.
+_PATHS = ('policy.weights', 'policy.tokenizer.path', 'warm_start')
+_HEAD_BYTES = 2**20  # Of each file, beside its name and size, what is compared.
+
+
+def claim_workdir(
+  workdir: pathlib.Path, config: Mapping[str, Any], config_file: str | None = None
+) -> None:
+  """Makes `workdir` that of a run with this config, or checks that it may go on with it.
+
+  Only fields that change no number may differ from those that the run had: log, checkpoint, mesh,
+  the workers of the judge, and paths of the same files; and num_train_steps, if the learning rate
+  does not depend on it. What has changed is printed and added to workdir/config_history.jsonl.
+
+  Args:
+    workdir: the folder; made if need be.
+    config: the whole config, with all fields.
+    config_file: the file that it came from, kept for `pkpo_jax.evaluate`.
+
+  Raises:
+    WorkdirError: if the folder belongs to another run; names the fields that differ.
+  """
+  path = workdir / 'config.json'
+  config = json.loads(json.dumps(config))
+  contents = {field: _content(value) for field, value in _paths_of(config).items()}
+  origin = {'config_file': config_file and str(pathlib.Path(config_file.split(':')[0]).absolute())}
+  if not path.exists():
+    if jax.process_index() == 0:
+      try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(workdir / 'origin.json', {**origin, 'contents': contents})
+        _write(path, config)
+      except OSError as error:
+        raise WorkdirError(f'workdir: cannot write to {workdir}: {error.strerror}.') from error
+    return
+  old = flatten(read_config(workdir))
+  new = flatten(config)
+  changed = sorted(f for f in old.keys() | new.keys() if old.get(f) != new.get(f))
+  known = _read_json(workdir / 'origin.json', {'contents': {}})
+  refused = [field for field in changed if not _may_change(field, config, contents, known)]
+  if refused:
+    differences = '; '.join(f'{f}: {old.get(f)!r} there, {new.get(f)!r} now' for f in refused)
+    raise WorkdirError(f'workdir: {workdir} holds a run with another config: {differences}.')
+  if changed and jax.process_index() == 0:
+    for field in changed:
+      print(f'{field}: {old.get(field)!r} until now, {new.get(field)!r} from here on.')
+    entry = {'changed': {field: [old.get(field), new.get(field)] for field in changed}}
+    with (workdir / 'config_history.jsonl').open('a') as file:
+      file.write(json.dumps(entry) + '\n')
+    _write(path, config)
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the config of the run in `workdir`.
+
+  Raises:
+    WorkdirError: if there is none, or it cannot be read.
+  """
+  path = workdir / 'config.json'
+  if not path.is_file():
+    raise WorkdirError(
+      f'workdir: expected the folder of a run, with its config.json, got {str(workdir)!r}.'
+    )
+  return _read_json(path)
+
+
+def config_file_of(workdir: pathlib.Path) -> pathlib.Path | None:
+  """Returns the config file that the run in `workdir` was started with, None if it is unknown."""
+  name = _read_json(workdir / 'origin.json', {}).get('config_file')
+  return pathlib.Path(name) if name and pathlib.Path(name).is_file() else None
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps `workdir` to this process while in the `with` statement.
+
+  Raises:
+    WorkdirError: if another process has it, or it cannot be written to.
+  """
+  try:
+    file = (workdir / 'lock').open('w')
+  except OSError as error:
+    raise WorkdirError(f'workdir: cannot write to {workdir}: {error.strerror}.') from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise WorkdirError(f'workdir: another process trains in {workdir}.') from error
+    yield
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns nested dicts as one dict with dotted names; an empty one inside stays as it is."""
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping) and value:
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _may_change(
+  field: str, config: Mapping[str, Any], contents: Mapping[str, Any], known: Mapping[str, Any]
+) -> bool:
+  """Returns whether a run may go on with another value of a field.
+
+  Args:
+    field: its dotted name.
+    config: the new config.
+    contents: of the paths in it.
+    known: workdir/origin.json, with the contents when the run began.
+  """
+  if field == 'num_train_steps':
+    optimizer = config['optimizer']
+    return optimizer['decay'] == 'constant' or optimizer['decay_steps'] is not None
+  if field in _PATHS:
+    return contents.get(field) is not None and contents[field] == known['contents'].get(field)
+  return _FREE.fullmatch(field) is not None
+
+
+def _paths_of(config: Mapping[str, Any]) -> dict[str, str]:
+  flat = flatten(config)
+  return {field: flat[field] for field in _PATHS if flat.get(field) is not None}
+
+
+def _content(path: str) -> str | None:
+  """Returns a hash of a file's, or a folder's, names, sizes and first bytes; None: not there."""
+  root = pathlib.Path(path).expanduser()
+  if not root.exists():
+    return None
+  digest = hashlib.sha256()
+  for each in sorted(root.rglob('*')) if root.is_dir() else [root]:
+    if each.is_file():
+      name = str(each.relative_to(root)) if root.is_dir() else ''
+      digest.update(f'{name} {each.stat().st_size} '.encode())
+      with each.open('rb') as file:
+        digest.update(file.read(_HEAD_BYTES))
+  return digest.hexdigest()
+
+
+def _read_json(path: pathlib.Path, default: Any = None) -> Any:
+  """Returns what a file holds; `default`, if there is one, where it is missing."""
+  if default is not None and not path.exists():
+    return default
+  try:
+    value = json.loads(path.read_text())
+  except ValueError as error:
+    raise WorkdirError(
+      f'{path}: expected JSON, got {error}. Put a good copy there, or use another workdir.'
+    ) from error
+  if not isinstance(value, dict):
+    raise WorkdirError(f'{path}: expected a JSON object, got {value!r}.')
+  return value
+
+
+def _write(path: pathlib.Path, value: Any) -> None:
+  """Writes JSON: the whole file or nothing, should the process be killed here."""
+  scratch = path.with_suffix('.tmp')
+  scratch.write_text(json.dumps(value, indent=2) + '\n')
+  scratch.replace(path)
