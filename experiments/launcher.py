@@ -60,6 +60,16 @@ class Job(NamedTuple):
       raise FieldError('config', str(error)) from error
     return overridden(config, dict(self.overrides))
 
+  def smoke(self) -> 'Job':
+    """Returns the same in small, which shows only that it runs: the config's variant 'quick'."""
+    name, _, variant = self.config.partition(':')
+    in_small = lambda path: Path(path).parent / 'smoke' / Path(path).name
+    overrides = dict(self.overrides)
+    if 'warm_start' in overrides:
+      overrides['warm_start'] = str(in_small(overrides['warm_start']))
+    variant = '_'.join(filter(None, (variant, 'quick')))
+    return Job(in_small(self.workdir), f'{name}:{variant}', overrides)
+
   def command(self) -> list[str]:
     """Returns the command that trains it."""
     name, _, variant = self.config.partition(':')

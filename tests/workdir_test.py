@@ -1,4 +1,4 @@
-"""What a run may go on with: another config, where that changes no number; files of the same kind."""
+"""A run goes on with another config where that changes no number, and else names the fields."""
 
 import json
 
