@@ -203,7 +203,7 @@ def test_a_step_that_does_not_fit_says_how_many_were_left_out(tmp_path, capsys):
   assert read_samples(path) == kept
   samples.main([str(path)])
   assert '6 more were not kept' in capsys.readouterr().out
-  write_sized(writer, 10, 10)
+  write_sized(writer, 10, 60_000)
   assert {x['step'] for x in read_samples(path)} == {10}, 'a step is dropped with its note'
 
 
