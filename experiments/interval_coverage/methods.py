@@ -4,7 +4,6 @@ Each takes values `[D, P, K]` in [0, 1], D data sets of P problems, and returns 
 `[D, K]`. Those that redraw share their redraws among the data sets of one call.
 """
 
-
 import numpy as np
 from scipy import special, stats
 
