@@ -31,11 +31,11 @@ def main(output_dir: Path = RESULTS) -> None:
 
 def draw(name: str, title: str, match: dict, output_dir: Path) -> None:
   """Draws one column for each population: coverage above, relative width below."""
-  rows = results.read_rows(RESULTS / f'{name}.csv')
+  rows = results.read_rows(RESULTS / f'{name}_k{K}.csv')
   size = (style.WIDTH_3 + 1, 2 * style.HEIGHT)
   figure, axes = style.plt.subplots(2, len(POPULATIONS), figsize=size, sharex=True, sharey='row')
   for (above, below), population in zip(axes.T, POPULATIONS, strict=True):
-    case = {'population': population, 'k': K, **match}
+    case = {'population': population, **match}
     for interval, (color, marker, line) in LOOKS.items():
       look = {'color': color, 'marker': marker, 'linestyle': line, 'label': interval}
       num_problems = results.column(rows, 'num_problems', interval=interval, **case)
