@@ -23,12 +23,17 @@ _CHECKS = [
 
 
 def marked_answer(completion: str) -> str | None:
-  r"""Returns what is in the last \boxed{} (or \fbox{}) that is closed, else after the last ####.
+  r"""Returns what is in the last \boxed{} (or \fbox{}), else what follows the last ####.
+
+  A box that opens after it and is never closed was the answer, and nobody can read it: '' then, so
+  that an earlier box does not earn what a later one takes back.
 
   >>> marked_answer(r'\boxed{3}, or rather \boxed{\frac{1}{2}}. #### 5')
   '\\frac{1}{2}'
   >>> marked_answer('3 + 4 = 7\n#### 7'), marked_answer('The answer is 7.')
   ('7', None)
+  >>> marked_answer(r'\boxed{1} and \boxed{2')
+  ''
   """
   # One pass, as each of very many boxes may be open to the end of the text.
   opened, span = [], None
@@ -39,8 +44,11 @@ def marked_answer(completion: str) -> str | None:
       start = opened.pop()
       if start['box']:
         span = slice(start.end(), token.start())
+  last_open = max((token.start() for token in opened if token['box']), default=-1)
   if span is not None:
-    return completion[span]
+    return '' if last_open > span.stop else completion[span]
+  if last_open >= 0:
+    return ''
   lines = _HASHES.findall(completion)
   return lines[-1] if lines else None
 
@@ -51,7 +59,8 @@ class MathVerifier:
   A completion's answer is its `marked_answer`; without one, what math-verify finds in the prose:
   what follows 'final answer is', else 'answer', else the last formula in $ $ or \( \), else the
   last number. Whether it equals the right answer is for math-verify to say, by value and not by
-  form: 1/2, 0.5 and x = 0.5 are one, a fraction and its first six decimals too, units are dropped,
+  form: 1/2, 0.5 and x = 0.5 are one, numbers are compared exactly where they can be (`exact.py`), a decimal needs six significant digits
+  of the number that it rounds, an interval may be written as an inequality, units are dropped,
   and 50 % is as good as 50. Of a table of pairs, `benchmarks/results/math_agreement.md` lists those
   it gets wrong.
 
@@ -112,7 +121,9 @@ class MathVerifier:
     replies = self._pool.map([[answer, None, False] for answer in answers])
     for answer, reply in zip(answers, replies, strict=True):
       if reply.status == 'killed':
-        raise RuntimeError(f'a worker that looked at the right answer {answer!r} was killed, twice.')
+        raise RuntimeError(
+          f'a worker that looked at the right answer {answer!r} was killed, twice.'
+        )
     return [x for x, reply in zip(answers, replies, strict=True) if reply != Reply('done', True)]
 
   def verify_batch(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:

@@ -6,10 +6,16 @@ numbers; and they end in an exception that code in between may catch.
 """
 
 import functools
+import importlib.util
 import logging
+from pathlib import Path
 
 import math_verify
 from math_verify.grader import is_assignment_relation, take_last_relation
+
+_SPEC = importlib.util.spec_from_file_location('exact', Path(__file__).with_name('exact.py'))
+exact = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(exact)
 
 MAX_VOTE_LENGTH = 200
 # All of a text in a box is the answer; in prose it has to be found, and no box is left.
@@ -47,13 +53,14 @@ def compare(item):
     found = parse(text, PROSE) if is_prose else parse(f'\\boxed{{{text}}}', BOXED)
     if not found:
       return ['malformed', None]
-    return ['right', gold] if verify(expected, found) else ['wrong', vote(found[0])]
+    return ['right', gold] if is_equal(gold, text, expected, found) else ['wrong', vote(found[0])]
   except RecursionError:
     return ['malformed', None]
 
 
 def parse(text, config):
   """Returns a list of one SymPy expression, or of none."""
+  text = exact.normalized(text)
   return math_verify.parse(text, config, fallback_mode='no_fallback', parsing_timeout=None)
 
 
@@ -66,6 +73,13 @@ def parse_gold(gold):
 def verify(expected, found):
   """Returns whether they are equal; math-verify treats the two differently."""
   return math_verify.verify(expected, found, timeout_seconds=None)
+
+
+def is_equal(gold, text, expected, found):
+  """Returns whether two answers are equal: math-verify's word, but where numbers tell exactly."""
+  if verify(expected, found):
+    return not exact.differs(gold, text, expected[0], found[0])
+  return exact.is_same_set(expected[0], found[0])
 
 
 def vote(expression):
