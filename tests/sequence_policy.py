@@ -5,36 +5,43 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from configs import default
+from pkpo_jax.policies import Policy
+from pkpo_jax.tasks.base import DrawnTask
+from pkpo_jax.tasks.grades import Grades
 from pkpo_jax.types import Prompts, Rollout
 
 END = 0
 LENGTH = 5
 
 
-class CountTask:
+class CountTask(DrawnTask):
   """Prompts are one token; the reward is the share of a completion's places that repeat it."""
 
-  is_binary = False
+  completions = 'arms'
+  objectives = ('max@k',)
 
   def __init__(self, vocab_size):
     self.vocab_size = vocab_size
 
-  def prompts(self, step, num_prompts, key):
+  def draw(self, num_prompts, key):
     ids = jax.random.randint(key, (num_prompts,), 1, self.vocab_size)
-    return Prompts(ids=ids, tokens=ids[:, None], hidden=ids)
+    tokens = ids[:, None]
+    return Prompts(ids=ids, tokens=tokens, mask=jnp.ones(tokens.shape, bool), hidden=ids)
 
-  def rewards(self, prompts, rollout, key):
+  def grade(self, prompts, rollout, key):
     is_right = rollout.completions == prompts.hidden[:, None, None]
-    return jnp.mean(is_right.astype(jnp.float32), axis=-1)
+    return Grades(jnp.mean(is_right.astype(jnp.float32), axis=-1))
 
 
-class BagPolicy:
+class BagPolicy(Policy):
   """logits = O tanh(W mean of E[tokens so far]) + b; a completion ends with END or at LENGTH.
 
   A state that went through W from token to token would be no test of ours: with W split over two
   of three mesh axes, XLA (jaxlib 0.12.0.1, CPU) gives the gradient of such a scan wrong.
   """
 
+  completions = 'arms'
+  max_new_tokens = LENGTH
   eval_fields = frozenset({'greedy'})
   partition_rules = (
     ('embedding', PartitionSpec('tensor', 'fsdp')),
@@ -81,14 +88,14 @@ class BagPolicy:
       drawn = jax.random.categorical(key, log_probs)
       token = jnp.where(is_live, jnp.argmax(log_probs, -1) if self._greedy else drawn, END)
       log_prob = jnp.take_along_axis(log_probs, token[..., None], -1)[..., 0]
-      found = token, is_live, jnp.where(is_live, log_prob, 0)
-      return (total, token, is_live & (token != END)), found
+      written = token, is_live, jnp.where(is_live, log_prob, 0)
+      return (total, token, is_live & (token != END)), written
 
     first = jnp.broadcast_to(prompts.tokens, shape)
     carry = jnp.zeros((*shape, self.width), self.dtype), first, jnp.ones(shape, bool)
     counts = jnp.arange(1, LENGTH + 1).astype(self.dtype)
-    _, found = jax.lax.scan(one_token, carry, (counts, jax.random.split(key, LENGTH)))
-    return Rollout(prompts.tokens, *(jnp.moveaxis(x, 0, -1) for x in found))
+    _, written = jax.lax.scan(one_token, carry, (counts, jax.random.split(key, LENGTH)))
+    return Rollout(prompts.tokens, prompts.mask, *(jnp.moveaxis(x, 0, -1) for x in written))
 
   def log_probs_and_entropy(self, params, rollout):
     *shape, length = rollout.completions.shape
@@ -108,7 +115,7 @@ def make_policy(vocab_size=8, width=16, **options):
 def make_rollout(policy, params, num_prompts=8, num_samples=4, seed=0):
   """Returns a rollout of ragged completions, and advantages, those of prompt 1 all zero."""
   keys = jax.random.split(jax.random.key(seed), 3)
-  prompts = CountTask(policy.vocab_size).prompts(0, num_prompts, keys[0])
+  prompts = CountTask(policy.vocab_size).draw(num_prompts, keys[0])
   rollout = policy.sample(params, prompts, num_samples, keys[1])
   advantages = jax.random.normal(keys[2], (num_prompts, num_samples)).at[1].set(0)
   return rollout, advantages
