@@ -27,7 +27,8 @@ def _inputs():
   log_probs, ref, entropy = (rng.exponential(size=SHAPE).astype(np.float32) for _ in range(3))
   sampling = log_probs + rng.normal(scale=0.3, size=SHAPE).astype(np.float32)
   mask = np.arange(SHAPE[-1]) < NUM_TOKENS[..., None]
-  rollout = Rollout(np.zeros((2, 1), int), np.zeros(SHAPE, int), mask, -sampling, -ref)
+  prompts = np.zeros((2, 1), int), np.ones((2, 1), bool)
+  rollout = Rollout(*prompts, np.zeros(SHAPE, int), mask, -sampling, -ref)
   advantages = rng.normal(size=SHAPE[:2]).astype(np.float32)
   return jax.tree.map(jnp.asarray, (-log_probs, entropy, rollout, advantages))
 
@@ -226,7 +227,7 @@ def test_expected_gradient_of_the_sum_is_that_of_the_expected_reward():
   completions, mask = jnp.array([completions]), jnp.array([mask])
   rewards = jnp.asarray(np.random.default_rng(0).normal(size=mask.shape[:2]), jnp.float32)
   empty = jnp.zeros(mask.shape)
-  rollout = Rollout(jnp.array([[1]]), completions, mask, empty)
+  rollout = Rollout(jnp.array([[1]]), jnp.array([[True]]), completions, mask, empty)
 
   def chances(params):
     log_probs, _ = policy.log_probs_and_entropy(params, rollout)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pkpo_jax.tasks import FiniteTask
 from pkpo_jax.tasks.grades import KINDS, Verdict
 from pkpo_jax.tasks.text import (
   TextProblems,
@@ -29,7 +28,7 @@ class Echo(TextProblems):
   """Repeat the word; a completion with '!' in it is hostile, one with '?' malformed."""
 
   def __init__(self, words, num_held_out):
-    super().__init__({'name': 'characters'}, words, num_held_out)
+    super().__init__(TOKENIZER, words, num_held_out)
 
   def prompt_text(self, problem):
     return f'{problem}:'
@@ -55,20 +54,24 @@ def rollout_of(rows):
   tokens = [[ids + [PAD] * (length - len(ids)) for ids in group] for group in rows]
   mask = [[[True] * len(ids) + [False] * (length - len(ids)) for ids in group] for group in rows]
   zeros = np.zeros(np.shape(tokens), np.float32)
-  return Rollout(np.zeros((len(rows), 1), np.int32), np.int32(tokens), np.array(mask), zeros)
+  prompts = np.zeros((len(rows), 1), np.int32), np.ones((len(rows), 1), bool)
+  return Rollout(*prompts, np.int32(tokens), np.array(mask), zeros)
 
 
 def test_prompts_are_padded_on_the_left_to_one_bucket():
-  tokens = encode_prompts(TOKENIZER, ['a\nb', '', '~'])
+  tokens, mask = encode_prompts(TOKENIZER, ['a\nb', '', '~'])
   expected = [[PAD] * 12 + [BOS, 69, 3, 70], [PAD] * 15 + [BOS], [PAD] * 14 + [BOS, 98]]
   assert tokens.dtype == np.int32
   assert tokens.tolist() == expected
-  assert encode_prompts(TOKENIZER, ['x' * 15, 'x']).shape == (2, 16)
-  assert encode_prompts(TOKENIZER, ['x' * 16, 'x']).shape == (2, 24)
+  assert mask.dtype == bool
+  assert mask.tolist() == [[False] * (16 - n) + [True] * n for n in (4, 1, 2)]
+  for length, size in ((15, 16), (16, 24)):
+    shapes = [x.shape for x in encode_prompts(TOKENIZER, ['x' * length, 'x'])]
+    assert shapes == [(2, size)] * 2
 
 
 def test_completions_end_with_a_stop_token():
-  prompts = Prompts(np.int32([4, 5]), np.ones((2, 16), np.int32), ())
+  prompts = Prompts(np.int32([4, 5]), np.ones((2, 16), np.int32), np.ones((2, 16), bool), ())
   rollout = encode_completions(TOKENIZER, prompts, [['a', ''], ['ab', 'c']], 4)
   a, b, c = ids_of('abc')
   expected = [[[a, EOS, PAD, PAD], [EOS, PAD, PAD, PAD]], [[a, b, EOS, PAD], [c, EOS, PAD, PAD]]]
@@ -76,12 +79,13 @@ def test_completions_end_with_a_stop_token():
   assert rollout.completion_mask.sum(-1).tolist() == [[2, 1], [3, 2]]
   assert rollout.completion_mask[..., 0].all()
   assert rollout.prompt_tokens is prompts.tokens
+  assert rollout.prompt_mask is prompts.mask
   assert not rollout.sampling_log_probs.any()
   assert rollout.sampling_log_probs.dtype == np.float32
 
 
 def test_a_completion_that_does_not_fit_is_named():
-  prompts = Prompts(np.int32([0]), np.ones((1, 16), np.int32), ())
+  prompts = Prompts(np.int32([0]), np.ones((1, 16), np.int32), np.ones((1, 16), bool), ())
   assert encode_completions(TOKENIZER, prompts, [['abc']], 4).completion_mask.all()
   with pytest.raises(ValueError, match=r"max_new_tokens: .*at least the 4 tokens.*'abc'.*got 3"):
     encode_completions(TOKENIZER, prompts, [['abc']], 3)
@@ -93,10 +97,12 @@ printable = st.text(['\n', *map(chr, range(32, 127))], max_size=12)
 @settings(max_examples=200, derandomize=True, database=None, deadline=None)
 @given(st.lists(st.tuples(printable, printable), min_size=1, max_size=4))
 def test_decoding_gives_back_what_was_encoded(texts):
-  tokens = encode_prompts(TOKENIZER, [a for a, _ in texts])
-  prompts = Prompts(np.arange(len(texts), dtype=np.int32), tokens, ())
+  tokens, mask = encode_prompts(TOKENIZER, [a for a, _ in texts])
+  prompts = Prompts(np.arange(len(texts), dtype=np.int32), tokens, mask, ())
   assert [TOKENIZER.decode(row) for row in tokens] == [a for a, _ in texts]
-  assert [row[row != PAD].tolist() for row in tokens] == [[BOS, *ids_of(a)] for a, _ in texts]
+  rows = [row[has_token].tolist() for row, has_token in zip(tokens, mask, strict=True)]
+  assert rows == [[BOS, *ids_of(a)] for a, _ in texts]
+  assert (tokens[~mask] == PAD).all()
   rollout = encode_completions(TOKENIZER, prompts, texts, 13)
   assert decode_completions(TOKENIZER, rollout) == [list(pair) for pair in texts]
 
@@ -120,9 +126,11 @@ def test_verdicts_of_completions_in_place():
     [Verdict('right', 'dog'), Verdict('wrong', 'cat'), Verdict('wrong', ''), Verdict('overlong')],
     [Verdict('overlong'), Verdict('hostile'), Verdict('malformed'), Verdict('right', 'cow')],
   ]
-  rewards = task.rewards(prompts, rollout_of(rows), jax.random.key(0))
-  assert rewards.dtype == np.float32
-  assert rewards.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+  grades = task.grade(prompts, rollout_of(rows), jax.random.key(0))
+  assert grades.rewards.dtype == grades.successes.dtype == np.float32
+  assert grades.rewards.tolist() == grades.successes.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+  assert grades.where is None
+  assert grades.verdicts == verdicts
 
 
 def test_a_right_text_that_was_cut_off_is_overlong():
@@ -149,7 +157,6 @@ def test_only_a_right_verdict_is_rewarded():
 
 def test_problems_held_out_come_last():
   task = Echo(['cat', 'dog', 'cow'], num_held_out=1)
-  assert isinstance(task, FiniteTask)
   assert (task.num_problems, task.num_held_out) == (2, 1)
   prompts = task.prompts_of(np.array([2, 0]))
   assert prompts.ids.dtype == np.int32
