@@ -112,7 +112,7 @@ def make_policy(workload, max_new_tokens):
 
 
 def random_tokens(workload, *shape):
-  # Small ids, which every preset has; none is padding.
+  # Small ids, which every preset has.
   return jnp.asarray(np.random.default_rng(0).integers(1, 100, shape), jnp.int32)
 
 
@@ -120,7 +120,8 @@ def make_prompts(workload):
   from pkpo_jax.types import Prompts
 
   tokens = random_tokens(workload, workload['num_prompts'], workload['prompt_length'])
-  return Prompts(ids=jnp.arange(len(tokens)), tokens=tokens, hidden=None)
+  mask = jnp.ones(tokens.shape, bool)
+  return Prompts(ids=jnp.arange(len(tokens)), tokens=tokens, mask=mask, hidden=())
 
 
 def peak_memory():
@@ -188,26 +189,22 @@ class Update:
   """One update of training, as train.train jits it, on completions of full length."""
 
   def __init__(self, workload):
-    import pkpo_jax.train
     from configs import default
     from pkpo_jax import sharding
-    from pkpo_jax.policies import POLICIES
+    from pkpo_jax.run import jit_train_step, make_init, make_run
 
     self._workload = workload
-    POLICIES['benchmark'] = lambda task: make_policy(workload, workload['new_tokens'])
     config = default.get_config()
-    config.policy = {'name': 'benchmark'}
     config.rollout.num_prompts = workload['num_prompts']
     config.rollout.num_samples = workload['num_samples']
     config.loss.num_microbatches = num_microbatches(workload)
     config.advantage.k = 1
     config.optimizer.learning_rate = 1e-6
-    run = pkpo_jax.train.make_run(config)
+    policy = make_policy(workload, workload['new_tokens'])
+    run = make_run(config)._replace(policy=policy)
     mesh = sharding.make_mesh(run.settings.mesh)
-    init, self._train_step = pkpo_jax.train.compile_step(
-      run.policy, run.optimizer, run.settings.loss, mesh
-    )
-    self._state, self._frozen = init(jax.random.key(0))
+    self._train_step = jit_train_step(run, mesh)
+    self._state, self._frozen = make_init(run, mesh)(jax.random.key(0))
     self._config = run.policy.model.config
 
   def __call__(self):
@@ -216,8 +213,10 @@ class Update:
     workload = self._workload
     groups = (workload['num_prompts'], workload['num_samples'])
     shape = (*groups, workload['new_tokens'])
+    prompts = make_prompts(workload)
     rollout = Rollout(
-      prompt_tokens=make_prompts(workload).tokens,
+      prompt_tokens=prompts.tokens,
+      prompt_mask=prompts.mask,
       completions=random_tokens(workload, *shape),
       completion_mask=jnp.ones(shape, bool),
       sampling_log_probs=jnp.zeros(shape, jnp.float32),

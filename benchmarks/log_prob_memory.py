@@ -28,14 +28,13 @@ from benchmarks.common import Row
 from benchmarks.peers import ours, tiny_gemma2
 from configs import default
 from pkpo_jax import sharding
-from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.policies.language_model import (
   Gemma2Policy,
   chunked_log_probs_and_entropy,
   completion_hidden,
 )
-from pkpo_jax.run import compile_step
-from pkpo_jax.settings import LossSettings, MeshSettings
+from pkpo_jax.run import jit_train_step, make_run
+from pkpo_jax.settings import MeshSettings
 from pkpo_jax.train_step import init_state
 from pkpo_jax.types import Rollout
 
@@ -146,7 +145,8 @@ class PlainPolicy(Gemma2Policy):
   """Gemma2Policy with the logits of all positions at once."""
 
   def log_probs_and_entropy(self, params, rollout):
-    hidden = completion_hidden(self.model, params, rollout.prompt_tokens, rollout.completions)
+    prompts = rollout.prompt_tokens, rollout.prompt_mask
+    hidden = completion_hidden(self.model, params, *prompts, rollout.completions)
     logits_fn = lambda hidden: self.model.logits(params, hidden)
     return plain_log_probs_and_entropy(hidden, rollout.completions, logits_fn)
 
@@ -160,8 +160,8 @@ def step_rows(
   sizes: Mapping[str, Any],
 ) -> Iterator[Row]:
   config = default.get_config()
-  loss = LossSettings(**config.loss)
-  optimizer = make_optimizer(**config.optimizer, num_train_steps=1, updates_per_step=1)
+  config.num_train_steps = 1
+  run = make_run(config)
   mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=1, tensor=1))
   sizes = {**sizes, 'vocab_size': vocab_size}
   key = jax.random.key(SEED)
@@ -169,11 +169,12 @@ def step_rows(
   def peak_mib(length, make, chunk):
     """Returns the peak, and what of it is the state."""
     policy = ours.policy({'sizes': sizes, 'new_tokens': length}, make, log_prob_chunk=chunk)
-    _, train_step = compile_step(policy, optimizer, loss, mesh)
-    state = jax.eval_shape(functools.partial(init_state, policy, optimizer), key)
+    train_step = jit_train_step(run._replace(policy=policy), mesh)
+    state = jax.eval_shape(functools.partial(init_state, policy, run.optimizer), key)
     shape = (num_prompts, num_samples, length)
     rollout = Rollout(
       prompt_tokens=jax.ShapeDtypeStruct((num_prompts, 16), jnp.int32),
+      prompt_mask=jax.ShapeDtypeStruct((num_prompts, 16), jnp.bool),
       completions=jax.ShapeDtypeStruct(shape, jnp.int32),
       completion_mask=jax.ShapeDtypeStruct(shape, jnp.bool),
       sampling_log_probs=jax.ShapeDtypeStruct(shape, jnp.float32),

@@ -124,9 +124,9 @@ print(
 )
 for trained_k in TRAINED_KS:
   evaluate = make_evaluate(make_run(make_config(trained_k)))
-  found = evaluate(params[trained_k], 0, jax.random.key(1))
-  exact[trained_k] = found.exact
-  interval = bootstrap_interval(found.values, jax.random.key(2))
+  measured = evaluate(params[trained_k], 0, jax.random.key(1))
+  exact[trained_k] = measured.exact['pass@k']
+  interval = bootstrap_interval(measured.curves['pass@k'], jax.random.key(2))
   for i, k in enumerate(TRAINED_KS):
     print(
       f'{f"pass@{trained_k}":>12} {f"pass@{k}":>9} {exact[trained_k][i]:8.4f} '

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pkpo_jax.settings import build
-from pkpo_jax.tasks import FiniteTask
 from pkpo_jax.tasks.arc.task import ArcTask
 from pkpo_jax.tasks.arc.verifier import MAX_LENGTH, grid_text, parse_grid, verify_arc
 from pkpo_jax.tasks.grades import Verdict
+from pkpo_jax.tokenizers import CharacterTokenizer
 
 NUM_CASES = 6_000
 OUTPUT = ((1, 2), (3, 4))
@@ -258,7 +258,6 @@ def source(tmp_path):
 
 def task_of(folder, **fields):
   config = dict(
-    tokenizer={'name': 'characters'},
     source=str(folder),
     data_dir=str(folder / 'data'),
     easy=True,
@@ -269,7 +268,8 @@ def task_of(folder, **fields):
     prompt_format='plain',
     max_prompt_tokens=None,
   )
-  return build('task', config | fields | {'name': 'arc'}, {'arc': ArcTask})
+  config |= fields | {'name': 'arc'}
+  return build('task', config, {'arc': ArcTask}, tokenizer=CharacterTokenizer())
 
 
 def prompts_of(task):
@@ -294,8 +294,7 @@ def test_a_prompt_has_the_pairs_and_ends_where_the_grid_begins(source):
 
 def test_easy_tasks_are_small_and_split_by_task(source):
   task = task_of(source)
-  assert isinstance(task, FiniteTask)
-  assert task.is_binary
+  assert task.objectives == ('pass@k',)
   train, held_out = prompts_of(task)
   records = [task._problems[i] for i in range(task.num_problems + task.num_held_out)]
   ids = [record.task for record in records]
@@ -328,7 +327,7 @@ def test_all_tasks_with_the_evaluation_set_held_out(source):
 
 def test_demonstrations_are_right_and_rewards_are_shaped_on_request(source):
   exact, cells = task_of(source), task_of(source, reward='cells')
-  assert (exact.is_binary, cells.is_binary) == (True, False)
+  assert (exact.objectives, cells.objectives) == (('pass@k',), ('pass@k', 'max@k'))
   rng = np.random.default_rng(0)
   for problem in exact._problems:
     answer = exact.demonstrate(problem, rng)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gemma2_gpu, log_prob_memory, rl_step, rollout, turns
-from pkpo_jax import train
+from pkpo_jax import session
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.tasks import TASKS
 
@@ -80,8 +80,8 @@ def test_rollout(in_this_process, tmp_path):
 def test_training_step(in_this_process, tmp_path, monkeypatch):
   for names in (POLICIES, TASKS):
     monkeypatch.setitem(names, 'benchmark', None)  # Gone after the test.
-  progress = train.progress
-  monkeypatch.setattr(train, 'progress', progress)  # As it was for other tests, whatever happens.
+  progress = session.progress
+  monkeypatch.setattr(session, 'progress', progress)  # As it was for other tests, whatever happens.
   rl_step.main(['--quick', '--outdir', str(tmp_path)])
   tables = read(tmp_path / 'rl_step_cpu.csv')
   steps = {row['candidate']: row for row in tables['step']}
@@ -91,7 +91,7 @@ def test_training_step(in_this_process, tmp_path, monkeypatch):
   assert set(milliseconds) == {*rl_step.PHASES, 'outside the model', 'all'}
   assert all(ms > 0 for ms in milliseconds.values())
   assert [row['bound'] for row in tables['targets']] == ['<= 0.05', '<= 0.005']
-  assert train.progress is progress, 'the loop is as it was'
+  assert session.progress is progress, 'the loop is as it was'
 
 
 def test_shares_of_a_step():

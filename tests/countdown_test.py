@@ -15,7 +15,7 @@ import pytest
 
 from configs import countdown_tiny
 from pkpo_jax.settings import Settings, build
-from pkpo_jax.tasks import TASKS, FiniteTask
+from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.countdown import (
   MAX_LENGTH,
   Countdown,
@@ -26,13 +26,14 @@ from pkpo_jax.tasks.countdown import (
 )
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.text import decode_completions
+from pkpo_jax.tokenizers import CharacterTokenizer
 
 FUNCTIONS = {'+': operator.add, '-': operator.sub, '*': operator.mul, '/': operator.truediv}
 
 
 def task_of(**fields):
   settings = dict(
-    tokenizer={'name': 'characters'},
+    tokenizer=CharacterTokenizer(),
     seed=0,
     num_train=60,
     num_held_out=40,
@@ -96,7 +97,7 @@ def test_reachable_values():
 )
 def test_problems_are_as_configured(fields):
   task = task_of(**fields)
-  assert isinstance(task, FiniteTask)
+  assert task.objectives == ('pass@k',)
   train, held_out = problems_of(task)
   sizes = (fields.get('num_train', 60), fields.get('num_held_out', 40))
   assert (len(train), len(held_out)) == (task.num_problems, task.num_held_out) == sizes
@@ -447,7 +448,7 @@ def test_the_longest_solution_is_not_overlong():
 
 def test_the_default_task_fits_its_tiny_config():
   config = countdown_tiny.get_config()
-  task = build('task', config.task.to_dict(), TASKS)
+  task = build('task', config.task.to_dict(), TASKS, tokenizer=CharacterTokenizer())
   assert (task.num_problems, task.num_held_out) == (2000, 256)
   assert config.eval.num_prompts <= task.num_held_out
   assert task.prompts_of(np.array([0])).tokens.shape == (1, 16)

@@ -1,37 +1,18 @@
-"""The order of a finite task's problems; the prompts of evaluations."""
+"""The order of a finite task's problems."""
 
 import jax
 import numpy as np
 import pytest
 
-from pkpo_jax.data.pipeline import held_out_prompts, make_draw_prompts
-from pkpo_jax.tasks import FiniteTask, HiddenAnswer
-from pkpo_jax.types import Prompts
+from pkpo_jax.data.pipeline import epoch_begun, problem_ids
 
-NUM_PROBLEMS, NUM_HELD_OUT = 10, 6
-
-
-class Numbers:
-  """A finite task whose problems are their own ids."""
-
-  is_binary = True
-  num_problems, num_held_out = NUM_PROBLEMS, NUM_HELD_OUT
-
-  def rewards(self, prompts, rollout, key):
-    raise NotImplementedError
-
-  def prompts_of(self, ids):
-    return Prompts(ids=ids.astype(np.int32), tokens=ids[:, None], hidden=())
+NUM_PROBLEMS = 10
 
 
 def _ids(num_steps, num_prompts, seed=0, first=0):
-  draw = make_draw_prompts(Numbers(), num_prompts, jax.random.key(seed))
+  key = jax.random.key(seed)
   steps = range(first, first + num_steps)
-  return np.concatenate([draw(step, jax.random.key(step)).ids for step in steps])
-
-
-def test_numbers_is_a_finite_task():
-  assert isinstance(Numbers(), FiniteTask)
+  return np.concatenate([problem_ids(NUM_PROBLEMS, step, num_prompts, key) for step in steps])
 
 
 @pytest.mark.parametrize('num_prompts', [1, 4, 10, 25])
@@ -45,7 +26,7 @@ def test_every_epoch_has_every_problem_once_in_another_order(num_prompts):
   assert len({tuple(epoch) for epoch in epochs}) == num_epochs  # Of 3.6 million orders.
 
 
-def test_the_order_is_that_of_the_seed():
+def test_the_order_is_that_of_the_key():
   assert np.array_equal(_ids(20, 4), _ids(20, 4))
   assert not np.array_equal(_ids(20, 4), _ids(20, 4, seed=1))
 
@@ -61,25 +42,16 @@ def test_any_step_can_be_asked_for_first():
 
 def test_processes_share_the_prompts_of_a_step():
   key = jax.random.key(0)
-  whole = make_draw_prompts(Numbers(), 6, key)
-  parts = [make_draw_prompts(Numbers(), 6, key, i, num_processes=3) for i in range(3)]
   for step in range(5):
-    ids = [part(step, key).ids for part in parts]
-    assert [len(one) for one in ids] == [2, 2, 2]
-    assert np.array_equal(np.concatenate(ids), whole(step, key).ids)
+    parts = [problem_ids(NUM_PROBLEMS, step, 6, key, i, num_processes=3) for i in range(3)]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert np.array_equal(np.concatenate(parts), problem_ids(NUM_PROBLEMS, step, 6, key))
 
 
-def test_other_tasks_draw_from_the_step_and_its_key():
-  task = HiddenAnswer(num_contexts=4, num_arms=8, exponent=1.0)
-  draw = make_draw_prompts(task, 5, jax.random.key(0))
-  key = jax.random.key(3)
-  drawn, expected = draw(7, key), task.prompts(7, 5, key)
-  assert jax.tree.all(jax.tree.map(np.array_equal, drawn, expected))
-
-
-def test_evaluation_is_on_problems_held_out():
-  for step in range(2):
-    found = held_out_prompts(Numbers(), step, 4, jax.random.key(step))
-    assert found.ids.tolist() == [10, 11, 12, 13]
-  with pytest.raises(ValueError, match='eval.num_prompts: expected at most .* = 6, got 7'):
-    held_out_prompts(Numbers(), 0, 7, jax.random.key(0))
+@pytest.mark.parametrize('num_prompts', [1, 3, 4, 10, 25])
+def test_an_epoch_begins_in_the_step_that_has_its_first_problem(num_prompts):
+  """Of several epochs that begin in a step, the last one counts."""
+  for step in range(30):
+    positions = range(step * num_prompts, (step + 1) * num_prompts)
+    begun = [i // NUM_PROBLEMS for i in positions if i % NUM_PROBLEMS == 0]
+    assert epoch_begun(step, num_prompts, NUM_PROBLEMS) == (begun[-1] if begun else None)

@@ -30,8 +30,9 @@ def _tokens(*shape, seed=0):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _completion_logits(model, params, prompts, completions):
-  hidden = completion_hidden(model, params, prompts, completions)
+def _completion_logits(model, params, prompts, completions, prompt_mask=None):
+  mask = prompts != 0 if prompt_mask is None else prompt_mask
+  hidden = completion_hidden(model, params, prompts, mask, completions)
   return model.logits(params, hidden)
 
 
@@ -83,9 +84,11 @@ def test_padding_on_the_left_changes_nothing():
   params = random_params(model)
   prompts, completions = _tokens(2, 7), _tokens(2, 3, 9, seed=1)
   expected = _completion_logits(model, params, prompts, completions)
-  for width in (1, 20):
-    padded = jnp.pad(prompts, ((0, 0), (width, 0)))
-    logits = _completion_logits(model, params, padded, completions)
+  for width, pad in ((1, 0), (20, 0), (20, 9)):
+    widths = ((0, 0), (width, 0))
+    padded = jnp.pad(prompts, widths, constant_values=pad)
+    mask = jnp.pad(jnp.ones(prompts.shape, bool), widths)
+    logits = _completion_logits(model, params, padded, completions, mask)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
@@ -95,7 +98,7 @@ def test_decoding_with_a_cache_is_the_full_forward_pass():
   params = random_params(model)
   prompts, completions = _tokens(2, 7).at[0, :4].set(0), _tokens(2, 3, 12, seed=1)
   expected = _completion_logits(model, params, prompts, completions)
-  positions = model.prompt_positions(prompts)
+  positions = model.prompt_positions(prompts != 0)
   _, key_values = model(params, prompts[:, None], positions[:, None])
   memory = model.prompt_memory(key_values)
   cache = model.empty_cache(2, 3, 11)
@@ -121,7 +124,7 @@ def test_tokens_beyond_the_vocabulary_have_no_probability():
 
 def _loss(model, params, prompts, completions, chunk=4):
   log_probs, entropy = chunked_log_probs_and_entropy(
-    completion_hidden(model, params, prompts, completions),
+    completion_hidden(model, params, prompts, prompts != 0, completions),
     completions,
     lambda hidden: model.logits(params, hidden),
     chunk,

@@ -12,7 +12,9 @@ from scipy import stats
 
 from configs import hidden_answer_tiny
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.tasks import ExactTask, FiniteTask, HiddenAnswer, HiddenAnswerText
+from pkpo_jax.tasks.hidden_answer import HiddenAnswer
+from pkpo_jax.tasks.hidden_answer_text import HiddenAnswerText
+from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.types import Prompts, Rollout
 
 KS = (1, 2, 3, 8)
@@ -25,7 +27,7 @@ TOKENS = (END, BEGIN, A, B)
 
 def _task(**options):
   fields = dict(num_contexts=2, num_answers=3, answer_length=2, alphabet_size=2, exponent=1.5)
-  return HiddenAnswerText({'name': 'characters'}, **{'seed': 3, **fields, **options})
+  return HiddenAnswerText(CharacterTokenizer(), **{'seed': 3, **fields, **options})
 
 
 def _q(num_contexts=2, num_answers=3, exponent=1.5):
@@ -79,13 +81,14 @@ def _rollout(prompts, rows):
   tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
   for p, i in np.ndindex(shape[:2]):
     tokens[p, i, : len(rows[p][i])], mask[p, i, : len(rows[p][i])] = rows[p][i], True
-  return Rollout(prompts.tokens, tokens, mask, np.zeros(shape, np.float32))
+  return Rollout(prompts.tokens, prompts.mask, tokens, mask, np.zeros(shape, np.float32))
 
 
 def _problems(task, contexts, hidden):
   """Returns prompts of these contexts and hidden answers."""
   tokens = np.asarray([[PAD, BEGIN, A - 32 + context, EQUALS] for context in contexts])
-  return Prompts(ids=np.asarray(contexts), tokens=tokens, hidden=np.asarray(hidden))
+  ids, mask = np.asarray(contexts), np.arange(4) + 0 * tokens >= 1
+  return Prompts(ids=ids, tokens=tokens, mask=mask, hidden=np.asarray(hidden))
 
 
 @pytest.mark.parametrize('stop_ids', [(END,), (END, BEGIN)])
@@ -93,13 +96,14 @@ def test_objective_is_that_of_all_completions(stop_ids):
   """Over every context, answer and k-tuple of completions, with the task's own rewards."""
   task, table = _task(), _random_table(0)
   task.tokenizer.stop_ids = stop_ids
-  assert isinstance(task, ExactTask) and not isinstance(task, FiniteTask)
+  assert task.objectives == ('pass@k',)
+  assert (task.num_problems, task.num_held_out) == (None, None)
   expected = np.zeros(len(KS))
   for context, hidden in itertools.product(range(2), range(3)):
     rows = _completions(table[context], stop_ids)
     assert sum(rows.values()) == pytest.approx(1)
     problem = _problems(task, [context], [hidden])
-    rewards = task.rewards(problem, _rollout(problem, [list(rows)]), jax.random.key(0))[0]
+    (rewards,) = task.grade(problem, _rollout(problem, [list(rows)]), jax.random.key(0)).rewards
     assert rewards.sum() == len(stop_ids)
     p_right = sum(p for p, reward in zip(rows.values(), rewards, strict=True) if reward)
     for i, k in enumerate(KS):
@@ -120,7 +124,7 @@ def test_objective_is_the_mean_of_the_best_of_k_samples():
     completions = list(found)
     rows[context] = [[completions[i] for i in group] for group in drawn]
   rollout = _rollout(prompts, [rows[int(c)][p] for p, c in enumerate(prompts.ids)])
-  rewards = task.rewards(prompts, rollout, jax.random.key(0))
+  rewards = task.grade(prompts, rollout, jax.random.key(0)).rewards
   exact = task.exact_objective(_TablePolicy(), table, KS)
   for k, value in zip(KS, exact, strict=True):
     best = rewards[:, :k].max(axis=1)
@@ -196,9 +200,11 @@ def test_verdicts():
   assert [[verdict.kind for verdict in group] for group in verdicts] == kinds
   for group, answers, hidden in zip(verdicts, task.answers, (2, 0), strict=True):
     assert [verdict.answer for verdict in group] == [answers[hidden], answers[1], *[None] * 8]
-  rewards = task.rewards(problem, rollout, jax.random.key(0))
-  np.testing.assert_array_equal(rewards, [[1] + 9 * [0]] * 2)
-  assert rewards.dtype == np.float32
+  grades = task.grade(problem, rollout, jax.random.key(0))
+  for values in (grades.rewards, grades.successes):
+    np.testing.assert_array_equal(values, [[1] + 9 * [0]] * 2)
+    assert values.dtype == np.float32
+  assert grades.verdicts == verdicts
 
 
 def test_demonstrations_are_uniform_over_the_strings_of_the_context():

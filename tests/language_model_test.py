@@ -14,6 +14,7 @@ from pkpo_jax.policies.language_model import Gemma2Policy
 from pkpo_jax.sampling import bucket
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.text import encode_prompts
+from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.types import Prompts
 from tests.gemma_cases import SMALL, library_logits, random_params
 
@@ -55,14 +56,16 @@ def _policy(stop_ids=(1,), **fields):
   return Gemma2Policy(TokenTask(Tokens(stop_ids=stop_ids)), **FIELDS | fields)
 
 
-def _prompts(tokens):
+def _prompts(tokens, mask=None):
   tokens = np.asarray(tokens, np.int32)
-  return Prompts(ids=np.arange(len(tokens), dtype=np.int32), tokens=tokens, hidden=())
+  mask = tokens != 0 if mask is None else np.asarray(mask)
+  ids = np.arange(len(tokens), dtype=np.int32)
+  return Prompts(ids=ids, tokens=tokens, mask=mask, hidden=())
 
 
-def _sample(policy, params, tokens, num_samples=4, seed=0):
+def _sample(policy, params, tokens, num_samples=4, seed=0, mask=None):
   sample = jax.jit(policy.sample, static_argnums=2)
-  return sample(params, _prompts(tokens), num_samples, jax.random.key(seed))
+  return sample(params, _prompts(tokens, mask), num_samples, jax.random.key(seed))
 
 
 PROMPTS = np.asarray([[0, 0, 0, 2, 7, 9, 30], [2, 5, 4, 3, 9, 9, 8], [0, 0, 0, 0, 0, 0, 2]])
@@ -160,15 +163,15 @@ def test_padding_and_bucket_do_not_change_the_samples():
 
 def test_compilations_are_bounded_by_the_buckets():
   """Prompts of lengths up to 58 compile the sampler once for each of their five buckets."""
-  task = Copy({'name': 'characters'}, num_letters=1, alphabet_size=2)
+  task = Copy(CharacterTokenizer(), num_letters=1, alphabet_size=2)
   policy = Gemma2Policy(task, **FIELDS | {'preset': 'gemma2_tiny', 'max_new_tokens': 1})
   params = jax.jit(policy.init)(jax.random.key(0))
   sample = jax.jit(policy.sample, static_argnums=2)
   lengths = range(1, 60, 4)
   for length in lengths:
-    tokens = encode_prompts(task.tokenizer, ['a' * length, 'b'])
+    tokens, mask = encode_prompts(task.tokenizer, ['a' * length, 'b'])
     assert tokens.shape == (2, bucket(length + 1))
-    sample(params, _prompts(tokens), 2, jax.random.key(0))
+    sample(params, _prompts(tokens, mask), 2, jax.random.key(0))
   assert sample._cache_size() == len({bucket(length + 1) for length in lengths}) == 5
 
 
@@ -187,8 +190,9 @@ def test_under_lora_only_adapters_get_gradients():
     assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
 
 
-def test_it_meets_the_protocol():
+def test_what_it_says_of_itself():
   assert isinstance(_policy(), Policy)
+  assert (_policy().completions, _policy().max_new_tokens) == ('text', 12)
   assert _policy().samples_exactly
   for fields in ({'top_k': 3}, {'top_p': 0.9}, {'temperature': 0.0}):
     assert not _policy(**fields).samples_exactly
@@ -215,5 +219,3 @@ def test_wrong_fields(fields, message):
 def test_the_tokenizer_has_to_fit_the_model():
   with pytest.raises(ValueError, match="preset: expected a model with at least the tokenizer's 99"):
     Gemma2Policy(TokenTask(Tokens(vocab_size=99)), **FIELDS)
-  with pytest.raises(ValueError, match='name: expected a policy for the task'):
-    Gemma2Policy(object(), **FIELDS)

@@ -27,8 +27,8 @@ def _inputs():
   log_probs, ref, entropy = (rng.exponential(size=SHAPE).astype(np.float32) for _ in range(3))
   sampling = log_probs + rng.normal(scale=0.3, size=SHAPE).astype(np.float32)
   mask = np.arange(SHAPE[-1]) < NUM_TOKENS[..., None]
-  prompts, no_mask = np.zeros((2, 1), int), np.ones((2, 1), bool)
-  rollout = Rollout(prompts, no_mask, np.zeros(SHAPE, int), mask, -sampling, -ref)
+  prompts = np.zeros((2, 1), int), np.ones((2, 1), bool)
+  rollout = Rollout(*prompts, np.zeros(SHAPE, int), mask, -sampling, -ref)
   advantages = rng.normal(size=SHAPE[:2]).astype(np.float32)
   return jax.tree.map(jnp.asarray, (-log_probs, entropy, rollout, advantages))
 

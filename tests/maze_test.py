@@ -9,15 +9,16 @@ import pytest
 from configs import default, maze_tiny
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings, build
-from pkpo_jax.tasks import TASKS, FiniteTask
+from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.maze import MazeTask, draw_maze, shortest_way, verify_maze
 from pkpo_jax.tasks.text import decode_completions
+from pkpo_jax.tokenizers import CharacterTokenizer
 
 
 def task_of(**fields):
   settings = dict(
-    tokenizer={'name': 'characters'},
+    tokenizer=CharacterTokenizer(),
     seed=0,
     num_train=60,
     num_held_out=40,
@@ -68,7 +69,7 @@ def fewest_moves(maze):
 )
 def test_mazes_are_as_configured(fields):
   task = task_of(**fields)
-  assert isinstance(task, FiniteTask)
+  assert task.objectives == ('pass@k',)
   train, held_out = mazes_of(task)
   sizes = (fields.get('num_train', 60), fields.get('num_held_out', 40))
   assert (len(train), len(held_out)) == (task.num_problems, task.num_held_out) == sizes
@@ -244,7 +245,7 @@ def test_verdicts(completion, verdict):
 
 def test_the_default_task_fits_its_tiny_config():
   config = maze_tiny.get_config()
-  task = build('task', config.task.to_dict(), TASKS)
+  task = build('task', config.task.to_dict(), TASKS, tokenizer=CharacterTokenizer())
   assert (task.num_problems, task.num_held_out) == (2000, 256)
   assert config.eval.num_prompts <= task.num_held_out
   # The longest demonstration and its end.

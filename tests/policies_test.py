@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from pkpo_jax.policies import Gaussian, Policy, SoftmaxBandit
-from pkpo_jax.tasks import HiddenAnswer, Parabola
+from pkpo_jax.tasks.hidden_answer import HiddenAnswer
+from pkpo_jax.tasks.parabola import Parabola
 
 
 def _bandit():

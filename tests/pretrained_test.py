@@ -504,9 +504,10 @@ def test_the_policy_computes_the_logits_of_transformers(prompt_length):
   path = FIXTURES / 'huggingface_gemma2_bfloat16'
   params = {'weights': loading.load_params(path, like)}
   prompts, completions = np.split(golden['tokens'], [prompt_length], axis=1)
-  prompts = np.pad(prompts, [(0, 0), (3, 0)])  # PAD is 0
+  mask = jnp.asarray(np.pad(np.ones(prompts.shape, bool), [(0, 0), (3, 0)]))
+  prompts = jnp.asarray(np.pad(prompts, [(0, 0), (3, 0)]))
   completions = np.stack([completions] * 2, axis=1)
-  hidden = completion_hidden(model, params, jnp.asarray(prompts), jnp.asarray(completions))
+  hidden = completion_hidden(model, params, prompts, mask, jnp.asarray(completions))
   expected = golden['logits'][:, None, prompt_length - 1 : -1]
   np.testing.assert_allclose(model.logits(params, hidden), expected.repeat(2, 1), rtol=0, atol=1e-4)
 

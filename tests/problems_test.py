@@ -8,10 +8,11 @@ import pytest
 from configs import default
 from pkpo_jax.data.remembered import remembered
 from pkpo_jax.settings import build
-from pkpo_jax.tasks import TASKS, FiniteTask
+from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.code.verifier import CodeVerifier
 from pkpo_jax.tasks.math.task import EXAMPLES, INSTRUCTION
 from pkpo_jax.tasks.text import encode_completions
+from pkpo_jax.tokenizers import CharacterTokenizer
 
 
 def write_lines(path, records):
@@ -52,14 +53,13 @@ def mbpp_source(folder):
 
 def task_of(group, **fields):
   group.update(fields)
-  return build('task', group.to_dict(), TASKS)
+  return build('task', group.to_dict(), TASKS, tokenizer=CharacterTokenizer())
 
 
 def verdicts_of(task, ids, texts):
   """Returns the verdicts on texts `[P][N]` for the problems with these ids."""
   prompts = task.prompts_of(np.array(ids))
   rollout = encode_completions(task.tokenizer, prompts, texts, 400)
-  assert isinstance(task, FiniteTask)
   return task.verdicts(prompts, rollout)
 
 
@@ -87,7 +87,7 @@ def test_gsm8k(tmp_path, capfd):
 
   # The second time nothing is checked, and no source is needed.
   group.update(source=None, prompt_format='few_shot', num_examples=2)
-  task = build('task', group.to_dict(), TASKS)
+  task = build('task', group.to_dict(), TASKS, tokenizer=CharacterTokenizer())
   assert 'Checking' not in capfd.readouterr().out
   text = task.tokenizer.decode(task.prompts_of(np.array([0])).tokens[0])
   examples = ''.join(f'Problem:\n{x}\n\nAnswer:\n{y}\n\n' for x, y in EXAMPLES[:2])
@@ -178,7 +178,7 @@ def test_code(sandbox_needed, tmp_path, capsys, reward):
   ]
   shares = [[1, 1 / 3, 0], [1, 1 / 2, 0]] if reward == 'share' else [[1, 0, 0], [1, 0, 0]]
   np.testing.assert_allclose([[x.reward for x in group] for group in found], shares)
-  assert task.is_binary == (reward == 'all')
+  assert task.objectives == (('pass@k', 'max@k') if reward == 'share' else ('pass@k',))
   demonstrations = [
     task.demonstrate(problem, np.random.default_rng(0)) for problem in task._problems
   ]

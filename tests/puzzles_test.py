@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pkpo_jax.settings import build
-from pkpo_jax.tasks import FiniteTask
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tasks.puzzles.task import PuzzlesTask, distinct_puzzles
 from pkpo_jax.tasks.puzzles.verifier import (
@@ -19,6 +18,7 @@ from pkpo_jax.tasks.puzzles.verifier import (
   PuzzleVerifier,
   answer_of,
 )
+from pkpo_jax.tokenizers import CharacterTokenizer
 from tests import datasets_sources as datasets
 
 factory = pytest.importorskip(
@@ -251,7 +251,6 @@ def test_refusals_name_the_data_set_and_say_why(name, verifier):
 
 def task_of(data_dir, **fields):
   config = dict(
-    tokenizer={'name': 'characters'},
     data_dir=data_dir,
     names=NAMES,
     size=12,
@@ -262,7 +261,8 @@ def task_of(data_dir, **fields):
     prompt_format='plain',
     max_prompt_tokens=None,
   )
-  return build('task', config | fields | {'name': 'puzzles'}, {'puzzles': PuzzlesTask})
+  config |= fields | {'name': 'puzzles'}
+  return build('task', config, {'puzzles': PuzzlesTask}, tokenizer=CharacterTokenizer())
 
 
 def split(task):
@@ -271,18 +271,19 @@ def split(task):
 
 def test_demonstrations_are_right_by_their_tokens(data_dir):
   task = task_of(data_dir)
-  assert isinstance(task, FiniteTask)
+  assert task.objectives == ('pass@k',)
   assert (task.num_problems, task.num_held_out) == (30, 6)
   prompts = task.prompts_of(np.arange(36))
   text = task.tokenizer.decode(prompts.tokens[0])
   assert 'between <answer> and </answer>' in text
   assert task._problems[0].question in text
   rollout = task.demonstrations(prompts, 2, 300, jax.random.key(0))
-  assert task.rewards(prompts, rollout, jax.random.key(0)).tolist() == [[1, 1]] * 36
+  grades = task.grade(prompts, rollout, jax.random.key(0))
+  assert grades.rewards.tolist() == grades.successes.tolist() == [[1, 1]] * 36
   # Those of the next problem: none is right.
   other = task.prompts_of(np.roll(np.arange(36), 1))
-  assert not task.rewards(other, rollout, jax.random.key(0)).any()
-  task._verifier.close()
+  assert not task.grade(other, rollout, jax.random.key(0)).rewards.any()
+  task.close()
 
 
 def test_held_out_puzzles_take_turns_and_do_not_depend_on_the_size(data_dir):

@@ -28,8 +28,8 @@ class MarkovChain:
   def logits(self, params, hidden):
     return jnp.einsum('...d,dv->...v', hidden, self.table)
 
-  def prompt_positions(self, prompt_tokens):
-    return jnp.zeros_like(prompt_tokens)
+  def prompt_positions(self, prompt_mask):
+    return jnp.zeros(prompt_mask.shape, jnp.int32)
 
   def prompt_memory(self, key_values):
     return ()
@@ -43,7 +43,8 @@ def _draw(model, prompts, num_samples, seed=0, **kwargs):
   keys = jax.random.split(jax.random.key(seed), (len(prompts), num_samples))
   kwargs = {'max_new_tokens': 2, 'stop_ids': (99,)} | kwargs
   tokens = jnp.asarray(prompts, jnp.int32)
-  draw = jax.jit(lambda tokens, keys: sampling.sample(model, {}, tokens, keys, **kwargs))
+  mask = jnp.ones(tokens.shape, bool)
+  draw = jax.jit(lambda tokens, keys: sampling.sample(model, {}, tokens, mask, keys, **kwargs))
   return jax.device_get(draw(tokens, keys))
 
 
@@ -93,6 +94,7 @@ def test_temperature_is_traced():
       model,
       {},
       jnp.ones((1, 1), jnp.int32),
+      jnp.ones((1, 1), bool),
       keys,
       max_new_tokens=2,
       stop_ids=(1,),
@@ -192,7 +194,13 @@ def test_the_random_numbers_of_a_row_are_its_own():
   model = MarkovChain(_random_table())
   keys = jax.random.split(jax.random.key(0), (3, 8))
   draw = lambda prompts, keys: sampling.sample(
-    model, {}, jnp.asarray(prompts), keys, max_new_tokens=6, stop_ids=(1,)
+    model,
+    {},
+    jnp.asarray(prompts),
+    jnp.ones((len(prompts), 1), bool),
+    keys,
+    max_new_tokens=6,
+    stop_ids=(1,),
   )[0]
   together = draw([[2], [2], [3]], keys)
   assert (together[0] != together[1]).any()

@@ -41,6 +41,7 @@ class BagPolicy(Policy):
   """
 
   completions = 'arms'
+  max_new_tokens = LENGTH
   eval_fields = frozenset({'greedy'})
   partition_rules = (
     ('embedding', PartitionSpec('tensor', 'fsdp')),
@@ -87,14 +88,14 @@ class BagPolicy(Policy):
       drawn = jax.random.categorical(key, log_probs)
       token = jnp.where(is_live, jnp.argmax(log_probs, -1) if self._greedy else drawn, END)
       log_prob = jnp.take_along_axis(log_probs, token[..., None], -1)[..., 0]
-      found = token, is_live, jnp.where(is_live, log_prob, 0)
-      return (total, token, is_live & (token != END)), found
+      written = token, is_live, jnp.where(is_live, log_prob, 0)
+      return (total, token, is_live & (token != END)), written
 
     first = jnp.broadcast_to(prompts.tokens, shape)
     carry = jnp.zeros((*shape, self.width), self.dtype), first, jnp.ones(shape, bool)
     counts = jnp.arange(1, LENGTH + 1).astype(self.dtype)
-    _, found = jax.lax.scan(one_token, carry, (counts, jax.random.split(key, LENGTH)))
-    return Rollout(prompts.tokens, prompts.mask, *(jnp.moveaxis(x, 0, -1) for x in found))
+    _, written = jax.lax.scan(one_token, carry, (counts, jax.random.split(key, LENGTH)))
+    return Rollout(prompts.tokens, prompts.mask, *(jnp.moveaxis(x, 0, -1) for x in written))
 
   def log_probs_and_entropy(self, params, rollout):
     *shape, length = rollout.completions.shape

@@ -9,7 +9,11 @@ import pytest
 from scipy import stats
 
 from pkpo_jax.policies import Gaussian, SoftmaxBandit
-from pkpo_jax.tasks import Copy, ExactTask, HiddenAnswer, Parabola, SafeRisky
+from pkpo_jax.tasks.copy import Copy
+from pkpo_jax.tasks.hidden_answer import HiddenAnswer
+from pkpo_jax.tasks.parabola import Parabola
+from pkpo_jax.tasks.safe_risky import SafeRisky
+from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.types import Rollout
 
 KS = (1, 2, 4, 8)
@@ -37,11 +41,11 @@ def _problem(name):
 @pytest.mark.parametrize('name', ['hidden_answer', 'safe_risky', 'parabola'])
 def test_exact_objective_is_the_mean_of_the_maximum_of_k_samples(name):
   task, policy, params = _problem(name)
-  assert isinstance(task, ExactTask)
   keys = jax.random.split(jax.random.key(2), 3)
   num_problems = 100_000
   prompts = task.prompts(0, num_problems, keys[0])
-  rewards = task.rewards(prompts, policy.sample(params, prompts, max(KS), keys[1]), keys[2])
+  rollout = policy.sample(params, prompts, max(KS), keys[1])
+  rewards = task.grade(prompts, rollout, keys[2]).rewards
   exact = task.exact_objective(policy, params, KS)
   for k, value in zip(KS, exact, strict=True):
     best = np.asarray(rewards)[:, :k].max(axis=1)
@@ -61,7 +65,7 @@ def test_hidden_answer_is_shared_by_the_samples_of_a_problem():
   task, policy, params = _problem('hidden_answer')
   prompts = task.prompts(0, 500, jax.random.key(0))
   rollout = policy.sample(params, prompts, 64, jax.random.key(1))
-  rewards = np.asarray(task.rewards(prompts, rollout, jax.random.key(2)))
+  rewards = np.asarray(task.grade(prompts, rollout, jax.random.key(2)).rewards)
   arms = np.asarray(rollout.completions[..., 0])
   assert set(np.unique(rewards)) == {0.0, 1.0}
   for p in range(500):
@@ -147,7 +151,7 @@ def test_parabola_objective_against_adaptive_quadrature():
 
 
 def test_copy_rewards_the_share_of_right_characters():
-  task = Copy({'name': 'characters'}, num_letters=3, alphabet_size=4)
+  task = Copy(CharacterTokenizer(), num_letters=3, alphabet_size=4)
   prompts = task.prompts(0, 5, jax.random.key(0))
   assert task.tokenizer.decode(prompts.tokens[0])[-1] == '='
   words = [task.tokenizer.decode(row)[:3] for row in prompts.tokens]
@@ -157,12 +161,12 @@ def test_copy_rewards_the_share_of_right_characters():
   for p, i in np.ndindex(5, 6):
     ids = [*task.tokenizer.encode(answers[p][i]), 1]
     tokens[p, i, : len(ids)], mask[p, i, : len(ids)] = ids, True
-  rollout = Rollout(prompts.tokens, tokens, mask, np.zeros(tokens.shape, np.float32))
-  rewards = task.rewards(prompts, rollout, jax.random.key(0))
+  rollout = Rollout(prompts.tokens, prompts.mask, tokens, mask, np.zeros(tokens.shape, np.float32))
+  rewards = task.grade(prompts, rollout, jax.random.key(0)).rewards
   expected = np.asarray([1, 3 / 4, 1 / 3, 0, 0, 2 / 3], np.float32)
   np.testing.assert_array_equal(rewards, np.tile(expected, (5, 1)))
 
 
 def test_copy_numbers_its_words_in_int32():
   with pytest.raises(ValueError, match=r'num_letters: expected fewer than 2\^31 words.*got 7'):
-    Copy({'name': 'characters'}, num_letters=7, alphabet_size=26)
+    Copy(CharacterTokenizer(), num_letters=7, alphabet_size=26)

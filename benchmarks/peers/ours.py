@@ -42,7 +42,8 @@ def params(workload):
 
 def prompts(workload):
   tokens = jnp.asarray(tiny_gemma2.prompts(workload))
-  return Prompts(ids=jnp.arange(len(tokens)), tokens=tokens, hidden=None)
+  mask = jnp.ones(tokens.shape, bool)
+  return Prompts(ids=jnp.arange(len(tokens)), tokens=tokens, mask=mask, hidden=())
 
 
 class Sampler:

@@ -7,39 +7,51 @@ import time
 import jax
 import numpy as np
 
+import pkpo_jax.session
 import pkpo_jax.train
 from benchmarks.peers import gate, ours
 from configs import default
 from pkpo_jax import sharding
+from pkpo_jax.curves import group_metrics, outcomes_of
+from pkpo_jax.keys import step_keys
 from pkpo_jax.metrics import MetricWriter
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.policies.language_model import Gemma2Policy
+from pkpo_jax.run import jit_train_step, make_init, make_run
 from pkpo_jax.tasks import TASKS
-from pkpo_jax.train_step import check_rewards, reward_metrics
+from pkpo_jax.tasks.base import DrawnTask
+from pkpo_jax.tasks.grades import Grades, check_finite
+from pkpo_jax.tasks.text import host_rng
 from pkpo_jax.types import Prompts
 
+COMPLETIONS = 'tokens'  # Of no tokenizer.
 
-class Task:
+
+class Task(DrawnTask):
   """Random prompts; the reward is worked out on the host: whether most tokens are small."""
 
-  is_binary = True
+  completions = COMPLETIONS
 
   def __init__(self, vocab_size: int, prompt_length: int):
     self._vocab_size, self._prompt_length = vocab_size, prompt_length
 
-  def prompts(self, step, num_prompts, key):
-    rng = np.random.default_rng(int(step))
+  def draw(self, num_prompts, key):
+    rng = host_rng(key)
     shape = (num_prompts, self._prompt_length)
     tokens = rng.integers(1, self._vocab_size, shape).astype(np.int32)
-    return Prompts(ids=np.arange(num_prompts, dtype=np.int32), tokens=tokens, hidden=None)
+    ids = np.arange(num_prompts, dtype=np.int32)
+    return Prompts(ids=ids, tokens=tokens, mask=np.ones(shape, bool), hidden=())
 
-  def rewards(self, prompts, rollout, key):
+  def grade(self, prompts, rollout, key):
     tokens = np.asarray(rollout.completions)
-    return (np.mean(tokens < self._vocab_size / 2, axis=-1) > 0.5).astype(np.float32)
+    is_right = (np.mean(tokens < self._vocab_size / 2, axis=-1) > 0.5).astype(np.float32)
+    return Grades(rewards=is_right, successes=is_right)
 
 
 class Policy(Gemma2Policy):
   """Gemma2Policy that starts from the weights of the benchmark."""
+
+  completions = COMPLETIONS
 
   def init(self, key):
     return ours.params(self.workload)
@@ -48,12 +60,14 @@ class Policy(Gemma2Policy):
 def config(workload):
   """Returns the config of a training run: the defaults, but for task, policy and sizes."""
 
-  def make_policy(task):
-    policy = ours.policy(workload, Policy)
-    policy.workload = workload
-    return policy
+  class OfWorkload(Policy):
+    """The policy of this workload, which is no part of the config."""
 
-  TASKS['benchmark'], POLICIES['benchmark'] = Task, make_policy
+    def __init__(self, task):
+      ours.policy(workload, super().__init__)
+      self.workload = workload
+
+  TASKS['benchmark'], POLICIES['benchmark'] = Task, OfWorkload
   run = default.get_config()
   run.task = {
     'name': 'benchmark',
@@ -81,8 +95,8 @@ class Learner:
   def __init__(self, workload):
     self._workdir = tempfile.TemporaryDirectory()
     self._gate = gate.Gate()
-    self._progress = pkpo_jax.train.progress
-    pkpo_jax.train.progress = lambda *_: _Turnstile(self._gate)
+    self._progress = pkpo_jax.session.progress
+    pkpo_jax.session.progress = lambda *_: _Turnstile(self._gate)
     run = config(workload)
     self._gate.start(lambda: pkpo_jax.train.train(run, self._workdir.name))
 
@@ -91,7 +105,7 @@ class Learner:
 
   def close(self):
     self._gate.close()
-    pkpo_jax.train.progress = self._progress
+    pkpo_jax.session.progress = self._progress
     self._workdir.cleanup()
 
 
@@ -122,15 +136,15 @@ class Phases:
   about = ours.ABOUT
 
   def __init__(self, workload):
-    self._run = run = pkpo_jax.train.make_run(config(workload))
-    settings, policy = run.settings, run.policy
+    self._run = run = make_run(config(workload))
+    settings = run.settings
     mesh = sharding.make_mesh(settings.mesh)
     self._over_prompts = sharding.over_prompts(mesh)
-    init, self._train_step = pkpo_jax.train.compile_step(policy, run.optimizer, settings.loss, mesh)
-    self._state, self._frozen = init(jax.random.key(0))
-    self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
+    self._train_step = jit_train_step(run, mesh)
+    self._state, self._frozen = make_init(run, mesh)(jax.random.key(0))
+    self._sample = jax.jit(run.policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantages = jax.jit(run.advantage_fn, out_shardings=self._over_prompts)
-    self._group_metrics = jax.jit(reward_metrics, static_argnums=(3, 4))
+    self._group_metrics = jax.jit(group_metrics, static_argnums=4)
     self._workdir = tempfile.TemporaryDirectory()
     workdir = pathlib.Path(self._workdir.name)
     self._writer = MetricWriter(workdir, 0, settings.log.tensorboard).__enter__()
@@ -148,22 +162,28 @@ class Phases:
       clock.append(time.perf_counter())
 
     run, settings, step = self._run, self._run.settings, self._step
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), 5)
+    train_key = jax.random.key(0)
+    keys = step_keys(train_key, step)
     params = self._frozen | self._state.params
-    prompts = run.task.prompts(step, settings.rollout.num_prompts, keys[0])
+    prompts = run.task.prompts(step, settings.rollout.num_prompts, train_key)
     prompts = jax.device_put(prompts, self._over_prompts)
     tick((keys, prompts))
-    rollout = self._sample(params, prompts, settings.rollout.num_samples, keys[1])
+    rollout = self._sample(params, prompts, settings.rollout.num_samples, keys.sample)
     tick(rollout)
-    rewards = jax.device_put(run.task.rewards(prompts, rollout, keys[2]), self._over_prompts)
-    check_rewards(rewards, prompts.ids, step)
+    rollout = run.task.trim(rollout)
+    grades = run.task.grade(prompts, rollout, keys.grade)
+    check_finite(grades, prompts.ids, step)
+    rewards, where = jax.device_put((grades.rewards, grades.where), self._over_prompts)
     k = run.k_schedule(step)
     tick((rewards, k))
-    advantages = self._advantages(params, rollout, rewards, k, keys[3])
+    advantages = self._advantages(params, rollout, rewards, where, k, keys.advantages)
     tick(advantages)
-    self._state, metrics = self._train_step(self._state, self._frozen, rollout, advantages, keys[4])
+    self._state, metrics = self._train_step(
+      self._state, self._frozen, rollout, advantages, keys.update
+    )
     tick((self._state, metrics))
-    metrics |= self._group_metrics(rewards, None, k, settings.eval.ks, run.task.is_binary)
+    outcomes = outcomes_of(grades, run.task.objectives)
+    metrics |= self._group_metrics(outcomes, rewards, where, k, settings.eval.ks)
     self._writer.write(step, {f'train/{name}': value for name, value in metrics.items()})
     tick(metrics)
     self._step += 1

@@ -59,9 +59,9 @@ class MathVerifier:
   A completion's answer is its `marked_answer`; without one, what math-verify finds in the prose:
   what follows 'final answer is', else 'answer', else the last formula in $ $ or \( \), else the
   last number. Whether it equals the right answer is for math-verify to say, by value and not by
-  form: 1/2, 0.5 and x = 0.5 are one, numbers are compared exactly where they can be (`exact.py`), a decimal needs six significant digits
-  of the number that it rounds, an interval may be written as an inequality, units are dropped,
-  and 50 % is as good as 50. Of a table of pairs, `benchmarks/results/math_agreement.md` lists those
+  form: 1/2, 0.5 and x = 0.5 are one, units are dropped, and 50 % is as good as 50. Numbers are then
+  compared exactly where that can be done (`exact.py`): a decimal needs six significant digits of
+  the number that it rounds. An interval may be written as an inequality. Of a table of pairs, `benchmarks/results/math_agreement.md` lists those
   it gets wrong.
 
   Verdicts: 'empty'; 'overlong', the text or the answer in it; 'malformed' if there is no answer or
