@@ -21,7 +21,7 @@ from pkpo_jax import ADVANTAGES
 
 N, K = 6, 3
 NAMES = sorted(ADVANTAGES)
-# Depend on the places of samples, not on rewards alone: sets of neighbours, sets drawn by place.
+# Depend on the places of samples, not on rewards alone: sets of neighbors, sets drawn by place.
 BY_PLACE = {'passk_full_sampling', 'passk_bootstrap'}
 # Groups that are not independent of each other: one draw for all, a rank among all prompts.
 ACROSS_GROUPS = {'passk_bootstrap', 'passk_adaptive'}

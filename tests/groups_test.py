@@ -69,9 +69,9 @@ def test_reductions_equal_numpy_on_the_samples_that_exist(masked):
 
 
 @pytest.mark.parametrize('value', [0.1, -1e30, 3e-38, 16777217.0])
-def test_centre_of_equal_rewards_is_exactly_zero(value):
+def test_center_of_equal_rewards_is_exactly_zero(value):
   group = groups.as_group(np.full((3, 7), value, np.float32))
-  np.testing.assert_array_equal(group.centred(), np.zeros((3, 7)))
+  np.testing.assert_array_equal(group.centered(), np.zeros((3, 7)))
   np.testing.assert_array_equal(group.minus_mean_of_others(), np.zeros((3, 7)))
 
 

@@ -61,7 +61,7 @@ def _with(overrides, config=None):
       ValueError,
       ['advantage.k', 'k < n = 16', '16'],
     ),
-    ({'rollout.num_samples': 1, 'advantage.k': 1}, ValueError, ['advantage.rewards', 'n >= 2']),
+    ({'rollout.num_samples': 1, 'advantage.k': 1}, ValueError, ['num_samples', 'n >= 2']),
     (
       {'advantage.name': 'rs_grpo', 'advantage.beta': 0},
       ValueError,

@@ -64,7 +64,7 @@ def test_microbatches_equal_one_batch(num_microbatches, normalization, options):
 
 def test_gradients_of_microbatches_add_up_in_float32():
   """Of bfloat16 parameters too: the sum of the pieces' gradients, each rounded, is not rounded."""
-  # An optimiser that keeps the last gradients as its state.
+  # An optimizer that keeps the last gradients as its state.
   keep = optax.GradientTransformation(
     lambda params: jax.tree.map(lambda p: jnp.zeros(p.shape), params),
     lambda grads, state, params: (jax.tree.map(jnp.zeros_like, params), grads),

@@ -5,7 +5,7 @@
 (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pkpo_jax.advantages.passk_training import (
   passk_adaptive,
@@ -63,16 +63,16 @@ class Requirements(NamedTuple):
   """
 
   min_samples: int = 2
-  rewards: str = 'any'
+  rewards: Literal['any', 'nonnegative', 'binary'] = 'any'
 
 
-# Those without a baseline learn from one sample.
-_EXCEPTIONS = {
+REQUIREMENTS = dict.fromkeys(ADVANTAGES, Requirements()) | {
+  # Those without a baseline learn from a single sample.
   'pkpo': Requirements(min_samples=1),
   'reinforce': Requirements(min_samples=1),
   'max_at_k_off_policy': Requirements(min_samples=1),
   'maxrl': Requirements(rewards='binary'),
   'tailrl': Requirements(rewards='nonnegative'),
 }
-__all__ = ['ADVANTAGES', 'REQUIREMENTS', *ADVANTAGES]
-REQUIREMENTS = {name: _EXCEPTIONS.get(name, Requirements()) for name in ADVANTAGES}
+
+__all__ = ['ADVANTAGES', 'REQUIREMENTS', 'Requirements', *ADVANTAGES]

@@ -1,4 +1,4 @@
-"""Pass@k Training: group-normalised advantages of pass@k and their compositions.
+"""Pass@k Training: group-normalized advantages of pass@k and their compositions.
 
 Chen et al. 2025, arXiv 2508.10751. As the paper feeds them to a loss that averages over samples:
 without the division by sigma their expected gradient is (1/k)(1 - k/n) grad max@k.
@@ -133,7 +133,7 @@ def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advant
 def passk_exceeding(
   rewards: Rewards, *, k: K, success_threshold: float = 1.0, where: Mask = None
 ) -> Advantages:
-  """Returns `passk_analytical` scaled to favour hard prompts.
+  """Returns `passk_analytical` scaled to favor hard prompts.
 
   A'_i = A_i * 4 / (10 ln(c + 0.5)), c the number of right samples (arXiv 2508.10751, section 4;
   the base of the logarithm as best read).
