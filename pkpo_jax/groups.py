@@ -80,6 +80,10 @@ class Group:
     """Returns `values` with 0 where a sample does not exist."""
     return values if self.where is None else jnp.where(self.where, values, 0)
 
+  def zeros(self) -> jax.Array:
+    """Returns `[*p, n]`: 0, but NaN where a reward is NaN."""
+    return 0 * self.rewards
+
   def allows(self, k: jax.Array, *, below_n: bool = False) -> jax.Array:
     """Returns `[*p, 1]` or scalar bool: whether 1 <= k <= num_valid (< if below_n)."""
     m = jnp.asarray(self.n if self.num_valid is None else self.num_valid[..., None])

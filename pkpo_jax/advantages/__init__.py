@@ -3,6 +3,10 @@
 `ADVANTAGES` maps the names that configs use to the functions. All are called as
 `fn(rewards, *, k, where=None)`; some need more, as named arguments without a default: `key`
 (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
+
+A group with a NaN or an infinite reward gets NaN for all its samples; other groups do not notice.
+`where=jnp.isfinite(rewards)` leaves such samples out: they get 0 and their group is that of the
+others.
 """
 
 from typing import Literal, NamedTuple

@@ -91,7 +91,7 @@ def tzsm(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   others = jnp.where(is_best | ~jnp.asarray(exists), -jnp.inf, group.rewards)
   second = jnp.max(others, axis=-1, keepdims=True)
   has_lead = is_best & (jnp.sum(is_best, axis=-1, keepdims=True) == 1) & jnp.isfinite(second)
-  return jnp.where(has_lead, group.count * (best - second), 0)
+  return jnp.where(has_lead, group.count * (best - second), group.zeros())
 
 
 def maxrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
@@ -196,7 +196,7 @@ def max_at_k_off_policy(
   from_place = jnp.argsort(keys, axis=-1)
   to_place = jnp.argsort(from_place, axis=-1)
   g = jnp.take_along_axis(group.rewards, from_place, axis=-1)
-  deltas = group.mask(groups.as_group(ratios).rewards - 1)
+  deltas = group.mask(groups.as_group(ratios, where).rewards - 1)
   delta = jnp.take_along_axis(deltas, from_place, axis=-1)
   j = jnp.arange(1, group.n + 1, dtype=g.dtype)
   v = subset_weights(group.n, k, num_valid=group.num_valid, dtype=g.dtype)
