@@ -1,4 +1,4 @@
-"""A group, the samples of one prompt: its checks, its mask, its order and its centre."""
+"""A group, the samples of one prompt: its checks, its mask, its order and its center."""
 
 import dataclasses
 import functools
@@ -80,6 +80,10 @@ class Group:
     """Returns `values` with 0 where a sample does not exist."""
     return values if self.where is None else jnp.where(self.where, values, 0)
 
+  def zeros(self) -> jax.Array:
+    """Returns `[*p, n]`: 0, but NaN where a reward is NaN."""
+    return 0 * self.rewards
+
   def allows(self, k: jax.Array, *, below_n: bool = False) -> jax.Array:
     """Returns `[*p, 1]` or scalar bool: whether 1 <= k <= num_valid (< if below_n)."""
     m = jnp.asarray(self.n if self.num_valid is None else self.num_valid[..., None])
@@ -99,7 +103,7 @@ def as_group(rewards: Rewards, where: Mask = None) -> Group:
 
   Raises:
     ValueError: if there is no sample axis, it is empty, or `where` has another shape.
-    TypeError: if rewards are not real numbers or `where` is not bool.
+    TypeError: if rewards are not real numbers or `where` is neither bool nor integer.
   """
   try:
     rewards = jnp.asarray(rewards)
@@ -123,8 +127,6 @@ def as_group(rewards: Rewards, where: Mask = None) -> Group:
   if where is None:
     return Group(_poisoned(rewards, rewards), None, None)
   where = _as_bool(jnp.asarray(where))
-  if where.dtype != jnp.bool_:
-    raise FieldTypeError('where', f'expected dtype bool, got {where.dtype}.')
   if where.shape != rewards.shape:
     raise FieldError('where', f'expected the shape of rewards {rewards.shape}, got {where.shape}.')
   num_valid = jnp.sum(where, axis=-1, dtype=jnp.int32)
@@ -142,13 +144,16 @@ def _poisoned(rewards: jax.Array, existing: jax.Array) -> jax.Array:
 
 
 def _as_bool(where: jax.Array) -> jax.Array:
-  """Returns a mask of integers 0 and 1 as bool; other masks as they are.
+  """Returns a mask as bool; of traced integers, which cannot be refused, 1 alone is True.
 
   Raises:
+    FieldTypeError: if the dtype is neither bool nor integer.
     FieldError: if a known integer is neither 0 nor 1.
   """
-  if not jnp.issubdtype(where.dtype, jnp.integer):
+  if where.dtype == jnp.bool_:
     return where
+  if not jnp.issubdtype(where.dtype, jnp.integer):
+    raise FieldTypeError('where', f'expected dtype bool, or integers 0 and 1, got {where.dtype}.')
   if not isinstance(where, jax.core.Tracer) and bool(jnp.any((where != 0) & (where != 1))):
     raise FieldError('where', 'expected True and False, or 1 and 0, got other integers.')
   return where == 1
@@ -173,29 +178,37 @@ def by_group(
     group_ids: `[S]` what the samples of one prompt share and no other prompt has.
     fn: an advantage; called once as fn(rewards `[G, n]`, where=`[G, n]`, **kwargs), n the size of
       the largest group.
-    where: `[S]` True where a sample counts; None means everywhere.
-    **kwargs: further arguments of fn, such as k.
+    where: `[S]` bool, or integers 0 and 1, True where a sample counts; None means everywhere.
+    **kwargs: further arguments of fn, such as k. They are handed on as they are: an array of them
+      needs the shape that fn wants, with groups in the order in which their ids first come.
 
   Returns:
-    `[S]` what fn returns for each sample, in the order of `rewards`.
+    `[S]` what fn returns for each sample, in the order of `rewards`. As elsewhere with a mask, a
+    group of fewer than k samples gets 0.
 
   Raises:
-    FieldError: if the lengths differ, or there is no sample.
+    ValueError: if rewards are not flat, there are none, the lengths differ, or `where` has other
+      values.
+    TypeError: if an id cannot be hashed, or `where` is neither bool nor integer.
 
   >>> from pkpo_jax import rloo
   >>> print(by_group(np.array([1., 0., 2., 0.]), ['a', 'b', 'a', 'b'], rloo))
   [-1.  0.  1.  0.]
   """
-  rewards = np.asarray(rewards)
-  if rewards.ndim != 1 or rewards.size == 0:
-    raise FieldError('rewards', f'expected shape [S] with S >= 1, got {rewards.shape}.')
+  rewards = _flat('rewards', rewards)
+  if rewards.size == 0:
+    raise FieldError('rewards', 'expected at least one sample, got none.')
   ids = group_ids.tolist() if isinstance(group_ids, np.ndarray | jax.Array) else list(group_ids)
-  masks = np.ones(rewards.shape, bool) if where is None else np.asarray(where).astype(bool)
+  masks = np.ones(rewards.shape, bool) if where is None else _flat('where', where)
   for name, length in (('group_ids', len(ids)), ('where', len(masks))):
     if length != len(rewards):
       raise FieldError(name, f'expected {len(rewards)} entries, one per reward, got {length}.')
+  masks = np.asarray(_as_bool(jnp.asarray(masks)))
   numbers: dict[Hashable, int] = {}
-  rows = np.asarray([numbers.setdefault(each, len(numbers)) for each in ids])
+  try:
+    rows = np.asarray([numbers.setdefault(each, len(numbers)) for each in ids])
+  except TypeError as error:
+    raise FieldTypeError('group_ids', f'expected an id per sample, flat ({error}).') from error
   # The place of each sample within its group, in the given order.
   order = np.argsort(rows, kind='stable')
   sizes = np.bincount(rows)
@@ -205,6 +218,22 @@ def by_group(
   padded, exists = np.zeros(shape, rewards.dtype), np.zeros(shape, bool)
   padded[rows, columns], exists[rows, columns] = rewards, masks
   return fn(jnp.asarray(padded), where=jnp.asarray(exists), **kwargs)[rows, columns]
+
+
+def _flat(name: str, values: Any) -> np.ndarray:
+  """Returns values `[S]` on the host.
+
+  Raises:
+    FieldError: if they are not flat.
+  """
+  try:
+    values = np.asarray(values)
+    shape = values.shape
+  except ValueError:  # Lists of unequal length.
+    shape = 'nested lists'
+  if len(shape) != 1:
+    raise FieldError(name, f'expected flat values, shape [S], got {shape}.')
+  return values
 
 
 def check_key(key: Any) -> None:
@@ -325,7 +354,7 @@ def order(group: Group) -> Order:
 def _float_to_int(values: jax.Array) -> jax.Array:
   """Returns integers in the order of `values`, -0 with 0: XLA orders them far faster on CPU.
 
-  A compiler may vectorise a sum or a maximum of integers, and a sort need not look for NaN.
+  A compiler may vectorize a sum or a maximum of integers, and a sort need not look for NaN.
   """
   bits = jnp.iinfo(f'int{8 * values.dtype.itemsize}')
   ints = lax.bitcast_convert_type(jnp.where(values == 0, 0, values), bits.dtype)

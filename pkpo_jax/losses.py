@@ -1,4 +1,4 @@
-"""Policy-gradient losses; the only home of their normalisation.
+"""Policy-gradient losses; the only home of their normalization.
 
 A loss is one sum over the tokens of a batch, sum_t w_t term_t, in which
   term = -surrogate + kl_coef KL - entropy_coef entropy
@@ -8,7 +8,7 @@ simply add up. All three terms have the same weights.
 
 Prompts without signal, whose samples all have advantage 0, stay in every denominator: the mean is
 over the prompts that were drawn, which is what makes it an unbiased estimate of the objective.
-Leaving them out would weigh a prompt by how rarely its neighbours in the batch give signal.
+Leaving them out would weigh a prompt by how rarely its neighbors in the batch give signal.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,16 @@ from jaxtyping import Bool, Float
 
 from pkpo_jax.errors import expect
 
-NAMES = ('reinforce', 'ppo')
-NORMALIZATIONS = ('sum', 'token', 'sequence', 'constant')
-KL_ESTIMATORS = ('k1', 'k3')
-
-# Ratios of probabilities above e^20, in nats: see `exp_bounded`.
+# What can be named, by argument.
+LOSS_CHOICES = {
+  'name': ('reinforce', 'ppo'),
+  'normalization': ('sum', 'token', 'sequence', 'constant'),
+  'kl_estimator': ('k1', 'k3'),
+}
+# In nats. A ratio of probabilities is exact up to e^20, see `exp_bounded`. A log-probability below
+# -10^4 is that of a masked logit, which may be as low as float32 goes: it is taken for -10^4.
 LOG_RATIO_BOUND = 20.0
+LOG_PROB_BOUND = 1e4
 
 
 class Totals(NamedTuple):
@@ -55,15 +59,23 @@ class LossMetrics(NamedTuple):
 def exp_bounded(log_ratio: Float[jax.Array, '*b']) -> Float[jax.Array, '*b']:
   """Returns exp(x) for x <= 20, and its tangent at 20 beyond: e^20 (x - 19).
 
-  Finite in float32, with its gradient and with products of two, for any log-probabilities above
-  -10^4 nats; exact up to the bound, and beyond it still increasing, so that gradients keep their
-  direction.
+  Exact up to 20, in value and gradient. Beyond it still increases, so that gradients keep their
+  direction. For |x| <= 10^4 the value, its gradient and a product of two are finite in float32.
 
-  >>> print(exp_bounded(jnp.array([0., 1.])), bool(exp_bounded(200.) > exp_bounded(100.)))
-  [1.        2.7182817] True
+  >>> print(exp_bounded(jnp.array([0., 1., 21.])) / jnp.exp(jnp.array([0., 1., 20.])))
+  [1. 1. 2.]
   """
   inside = jnp.minimum(log_ratio, LOG_RATIO_BOUND)
   return jnp.exp(inside) * (1 + jnp.maximum(log_ratio - LOG_RATIO_BOUND, 0))
+
+
+def bounded_log_probs(log_probs: Float[jax.Array, '*b']) -> Float[jax.Array, '*b']:
+  """Returns log-probabilities of at least -10^4 nats; lower ones become -10^4, without gradient.
+
+  >>> print(bounded_log_probs(jnp.array([-1., -1e30])))
+  [-1.e+00 -1.e+04]
+  """
+  return jnp.where(log_probs < -LOG_PROB_BOUND, -LOG_PROB_BOUND, log_probs)
 
 
 def token_weights(
@@ -84,7 +96,11 @@ def token_weights(
 
   Returns:
     `[P, N, L]` float32, 0 where there is no token.
+
+  Raises:
+    ValueError: if the name is unknown.
   """
+  _check_choice('normalization', normalization)
   num_prompts, num_samples, length = completion_mask.shape
   mask = completion_mask.astype(jnp.float32)
   denominator = {
@@ -136,7 +152,9 @@ def token_kl(
   the expected gradient is that of KL(p || ref), exactly, for both estimators. Without it the
   gradient misses that p itself weighs the tokens: k1 gives 0 on average, k3 that of KL(ref || p).
 
-  Both ratios are those of `exp_bounded`: exact up to e^20, finite beyond.
+  Both ratios are those of `exp_bounded`, e^x up to x = 20 and its tangent beyond. So the estimate
+  and its gradient are exact while both log-ratios are at most 20, and finite while all
+  log-probabilities are at least -10^4.
 
   Args:
     log_probs: of the tokens, nats, differentiable.
@@ -147,7 +165,7 @@ def token_kl(
   Raises:
     ValueError: if the estimator is unknown.
   """
-  expect(estimator in KL_ESTIMATORS, 'estimator', f'one of {KL_ESTIMATORS}', estimator)
+  _check_choice('kl_estimator', estimator)
   log_ratio = ref_log_probs - log_probs
   if estimator == 'k1':
     kl = -log_ratio
@@ -157,6 +175,24 @@ def token_kl(
     beyond = jnp.maximum(log_ratio - LOG_RATIO_BOUND, 0) * jnp.exp(LOG_RATIO_BOUND)
     kl = jnp.expm1(inside) + beyond - log_ratio
   return exp_bounded(log_probs - sampling_log_probs) * kl
+
+
+def check_terms(
+  *,
+  name: str,
+  clip_low: float,
+  clip_high: float,
+  kl_coef: float,
+  kl_estimator: str,
+  entropy_coef: float,
+) -> None:
+  """Raises FieldError if a setting among `policy_gradient_loss`'s arguments is out of range."""
+  _check_choice('name', name)
+  _check_choice('kl_estimator', kl_estimator)
+  expect(0 < clip_low <= 1, 'clip_low', 'a number in (0, 1]', clip_low)
+  expect(clip_high > 0, 'clip_high', 'a number > 0', clip_high)
+  expect(kl_coef >= 0, 'kl_coef', 'a number >= 0', kl_coef)
+  expect(entropy_coef >= 0, 'entropy_coef', 'a number >= 0', entropy_coef)
 
 
 def policy_gradient_loss(
@@ -182,6 +218,9 @@ def policy_gradient_loss(
   `ppo_surrogate` of the token's importance ratio. KL and entropy of a token are given its prefix:
   what the policy does to later prefixes is not followed.
 
+  Whatever the log-probabilities are, short of NaN, the loss, its gradient with respect to them and
+  its metrics are finite: see `exp_bounded` and `bounded_log_probs`.
+
   Args:
     token_log_probs: `[P, N, L]` nats, differentiable.
     token_entropy: `[P, N, L]` nats, differentiable.
@@ -203,27 +242,40 @@ def policy_gradient_loss(
       loss; policy_loss, its first term, if there are others.
       entropy, kl: nats per token.
       clip_share: tokens whose ratio is clipped, of all.
-      bounded_share: tokens with a ratio beyond e^20, which `exp_bounded` replaces, of all.
+      bounded_share: tokens with a ratio beyond e^20 or a log-probability below -10^4, of all.
     Of the agreement: the sum ratio_mean, the mean p/p_sampling of a token; the maximum
       log_ratio_max, the largest |log(p/p_sampling)|.
 
   Raises:
-    ValueError: if the name is unknown, or there is a KL penalty without a reference.
+    ValueError: if a name is unknown, a number is out of range, or there is a KL penalty without a
+      reference.
   """
-  expect(name in NAMES, 'name', f'one of {NAMES}', name)
+  check_terms(
+    name=name,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    kl_coef=kl_coef,
+    kl_estimator=kl_estimator,
+    entropy_coef=entropy_coef,
+  )
   expect(
     not kl_coef or ref_log_probs is not None, 'ref_log_probs', 'an array with kl_coef > 0', None
   )
   # What the masked places hold may be anything, so nothing may be computed from it: 0 * inf is NaN.
   tokens_only = lambda x: jnp.where(completion_mask, x, 0)
-  log_probs, entropy = tokens_only(token_log_probs), tokens_only(token_entropy)
-  sampling_log_probs = tokens_only(sampling_log_probs)
+  entropy = tokens_only(token_entropy)
+  given = [tokens_only(x) for x in (token_log_probs, sampling_log_probs)]
+  if kl_coef:
+    given.append(tokens_only(ref_log_probs))
+  log_probs, sampling_log_probs, *references = map(bounded_log_probs, given)
   log_ratio = log_probs - sampling_log_probs
-  ratio, is_bounded = exp_bounded(log_ratio), log_ratio > LOG_RATIO_BOUND
+  ratio = exp_bounded(log_ratio)
+  is_bounded = log_ratio > LOG_RATIO_BOUND
+  for each in given:
+    is_bounded |= each < -LOG_PROB_BOUND
   advantages = jnp.broadcast_to(jax.lax.stop_gradient(advantages)[..., None], ratio.shape)
   mean = lambda x: jnp.sum(mean_weights * x)
   sums = {'entropy': mean(entropy)}
-  agreement = Totals({'ratio_mean': mean(ratio)}, {'log_ratio_max': jnp.max(jnp.abs(log_ratio))})
   if name == 'ppo':
     surrogate, is_clipped = ppo_surrogate(ratio, advantages, clip_low, clip_high)
     sums['clip_share'] = mean(is_clipped)
@@ -233,7 +285,7 @@ def policy_gradient_loss(
   if kl_coef or entropy_coef:
     sums['policy_loss'] = loss
   if kl_coef:
-    ref_log_probs = tokens_only(ref_log_probs)
+    (ref_log_probs,) = references
     kl = token_kl(log_probs, sampling_log_probs, ref_log_probs, kl_estimator)
     sums['kl'] = mean(kl)
     loss += kl_coef * jnp.sum(weights * kl)
@@ -242,4 +294,10 @@ def policy_gradient_loss(
   if entropy_coef:
     loss -= entropy_coef * jnp.sum(weights * entropy)
   sums |= {'loss': loss, 'bounded_share': mean(is_bounded)}
+  agreement = Totals({'ratio_mean': mean(ratio)}, {'log_ratio_max': jnp.max(jnp.abs(log_ratio))})
   return loss, LossMetrics(Totals(sums, {}), agreement)
+
+
+def _check_choice(field: str, value: str) -> None:
+  choices = LOSS_CHOICES[field]
+  expect(value in choices, field, f'one of {choices}', value)

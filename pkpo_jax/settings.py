@@ -159,36 +159,32 @@ class AdvantageSettings:
     return call('config.advantage', cls, {**fixed, 'options': options})
 
 
-LOSS_CHOICES = {
-  'name': losses.NAMES,
-  'normalization': losses.NORMALIZATIONS,
-  'kl_estimator': losses.KL_ESTIMATORS,
-}
+# The settings among the arguments of the loss: those with a default, less the array.
+_LossTerms = dataclasses.make_dataclass(
+  '_LossTerms',
+  [
+    (name, parameter.annotation)
+    for name, parameter in inspect.signature(losses.policy_gradient_loss).parameters.items()
+    if parameter.default not in (parameter.empty, None)
+  ],
+  frozen=True,
+  kw_only=True,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossSettings:
-  """What is minimized, and in which pieces; see `pkpo_jax.losses`."""
+class LossSettings(_LossTerms):
+  """What is minimized, and in which pieces; see `losses.policy_gradient_loss` for the terms."""
 
-  name: str
   normalization: str
-  clip_low: float
-  clip_high: float
   num_epochs: int
   num_minibatches: int
   num_microbatches: int
-  kl_coef: float
-  kl_estimator: str
-  entropy_coef: float
 
   def __post_init__(self):
-    for field, choices in LOSS_CHOICES.items():
-      value = getattr(self, field)
-      expect(value in choices, field, f'one of {choices}', value)
-    expect(0 < self.clip_low <= 1, 'clip_low', 'a number in (0, 1]', self.clip_low)
-    expect(self.clip_high > 0, 'clip_high', 'a number > 0', self.clip_high)
-    expect(self.kl_coef >= 0, 'kl_coef', 'a number >= 0', self.kl_coef)
-    expect(self.entropy_coef >= 0, 'entropy_coef', 'a number >= 0', self.entropy_coef)
+    losses.check_terms(**self.terms)
+    choices = losses.LOSS_CHOICES['normalization']
+    expect(self.normalization in choices, 'normalization', f'one of {choices}', self.normalization)
     for field in ('num_epochs', 'num_minibatches', 'num_microbatches'):
       expect(getattr(self, field) >= 1, field, 'at least 1', getattr(self, field))
     for field in ('num_epochs', 'num_minibatches'):
@@ -203,8 +199,7 @@ class LossSettings:
   @property
   def terms(self) -> dict[str, Any]:
     """The keyword arguments of `losses.policy_gradient_loss` that are settings."""
-    wanted = inspect.signature(losses.policy_gradient_loss).parameters
-    return {name: value for name, value in dataclasses.asdict(self).items() if name in wanted}
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(_LossTerms)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -63,8 +63,9 @@ def make_advantage_fn(
       total = jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2))
       wanted['entropy'] = total / jnp.maximum(jnp.sum(mask, axis=(1, 2)), 1)
     if 'ratios' in arguments:
-      log_ratios = jnp.where(mask, log_probs - rollout.sampling_log_probs, 0)
-      wanted['ratios'] = jnp.exp(jnp.sum(log_ratios, axis=-1))
+      bounded = losses.bounded_log_probs
+      log_ratios = bounded(log_probs) - bounded(rollout.sampling_log_probs)
+      wanted['ratios'] = losses.exp_bounded(jnp.sum(jnp.where(mask, log_ratios, 0), axis=-1))
     return wanted
 
   def advantage_fn(params, rollout, rewards, where, k, key):
@@ -199,8 +200,8 @@ def make_forward(policy: Policy, settings: LossSettings) -> Forward:
 
   def forward(params, rollout):
     pieces = split_prompts(rollout, num_pieces)
-    found = lax.map(lambda piece: policy.log_probs_and_entropy(params, piece), pieces)
-    return jax.tree.map(join_prompts, found)
+    results = lax.map(lambda piece: policy.log_probs_and_entropy(params, piece), pieces)
+    return jax.tree.map(join_prompts, results)
 
   return forward
 
@@ -208,8 +209,8 @@ def make_forward(policy: Policy, settings: LossSettings) -> Forward:
 def split_prompts(tree: Any, num_pieces: int) -> Any:
   """Returns arrays `[P, ...]` as `[num_pieces, P / num_pieces, ...]`, for a scan.
 
-  Piece m has the prompts m, m + num_pieces, ...: devices hold blocks of neighbouring prompts, so
-  each already has its part of every piece. Pieces of neighbouring prompts would have to be sent to
+  Piece m has the prompts m, m + num_pieces, ...: devices hold blocks of neighboring prompts, so
+  each already has its part of every piece. Pieces of neighboring prompts would have to be sent to
   the devices that idle.
   """
   split = lambda x: jnp.moveaxis(x.reshape(-1, num_pieces, *x.shape[1:]), 1, 0)
@@ -253,6 +254,7 @@ def _try_every_k(function, arguments, options, ks, num_samples) -> None:
     try:
       function(jnp.zeros((1, num_samples)), k=int(k), **options, **wanted)
     except FieldError as error:
-      raise FieldError(
-        f'advantage.{error.field}', f'{error.problem} (n is rollout.num_samples)'
-      ) from error
+      # Rewards of 0 are in every domain: what can be wrong with them is how many there are.
+      of_rewards = error.field == 'rewards'
+      field = 'rollout.num_samples' if of_rewards else f'advantage.{error.field}'
+      raise FieldError(field, f'{error.problem} (n is rollout.num_samples)') from error

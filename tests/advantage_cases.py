@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pkpo_jax import ADVANTAGES, groups
+from pkpo_jax import ADVANTAGES, REQUIREMENTS, groups
 
 # More samples than are ranked by counting pairs: the sorting path.
 LARGE_N = groups.COUNTING_MAX_N + 1
@@ -15,7 +15,6 @@ LARGE_N = groups.COUNTING_MAX_N + 1
 BELOW_N = {'pkpo_loo', 'pkpo_centered'}
 # Undefined for n = 1: nothing is left once a sample is left out.
 NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'rloo', 'tzsm'}
-NEEDS_NONNEGATIVE = {'maxrl', 'tailrl'}
 USES_K = {
   name
   for name, fn in ADVANTAGES.items()
@@ -55,6 +54,14 @@ def bind(name, rewards, **kwargs):
 def allowed_ks(name, n):
   """Returns the k in 1..n for which the advantage is defined."""
   return range(1, n) if name in BELOW_N else range(1, n + 1)
+
+
+def suited(name, rewards):
+  """Returns rewards in the domain of an advantage, made from any."""
+  domain = REQUIREMENTS[name].rewards
+  if domain == 'binary':
+    return (rewards >= 1).astype(rewards.dtype)
+  return np.abs(rewards) if domain == 'nonnegative' else rewards
 
 
 def groups_of(n, *, nonnegative=False):

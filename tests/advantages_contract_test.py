@@ -1,6 +1,7 @@
 """The contract: what every entry of ADVANTAGES promises, whatever its formula."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +10,30 @@ import pytest
 from advantage_cases import (
   BELOW_N,
   LARGE_N,
-  NEEDS_NONNEGATIVE,
   NEEDS_OTHERS,
   USES_K,
   allowed_ks,
   bind,
   extra_arguments,
+  suited,
 )
 
 from pkpo_jax import ADVANTAGES, REQUIREMENTS
+from pkpo_jax.errors import FieldError
 
 N, K = 6, 3
 NAMES = sorted(ADVANTAGES)
-# Depend on the places of samples, not on rewards alone: sets of neighbours, sets drawn by place.
+# Depend on the places of samples, not on rewards alone: sets of neighbors, sets drawn by place.
 BY_PLACE = {'passk_full_sampling', 'passk_bootstrap'}
 # Groups that are not independent of each other: one draw for all, a rank among all prompts.
 ACROSS_GROUPS = {'passk_bootstrap', 'passk_adaptive'}
 HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination'}
 
-# What is added to A when 1 is added to all rewards (and to the threshold); maxrl has no such law.
-SHIFT = dict.fromkeys(set(NAMES) - {'maxrl'}, lambda n, k: 0)
+# What is added to A when 1 is added to all rewards (and to the threshold); binary
+# rewards cannot be moved.
+SHIFT = dict.fromkeys(
+  [name for name in NAMES if REQUIREMENTS[name].rewards != 'binary'], lambda n, k: 0
+)
 SHIFT |= {
   'pkpo': lambda n, k: k,
   'max_at_k_off_policy': lambda n, k: k,
@@ -36,12 +41,11 @@ SHIFT |= {
   'reinforce': lambda n, k: 1,
 }
 # A(a r) = a^degree A(r) for a > 0; rs_grpo has it with beta / a.
-DEGREE_0 = {'passk_analytical', 'passk_bootstrap', 'passk_full_sampling', 'grpo', 'maxrl'}
+DEGREE_0 = {'passk_analytical', 'passk_bootstrap', 'passk_full_sampling', 'grpo'}
 DEGREE_0 |= {'passk_adaptive'} | HAVE_THRESHOLD
+BINARY = {name for name in NAMES if REQUIREMENTS[name].rewards == 'binary'}
 # Give exactly 0 to equal rewards; the others have no baseline, or the paper's, which leaves a rest.
 ZERO_WITHOUT_SIGNAL = set(NAMES) - {'pkpo', 'pkpo_loo', 'reinforce', 'max_at_k_off_policy'}
-
-BINARY = {name for name, needs in REQUIREMENTS.items() if needs.rewards == 'binary'}
 
 every_advantage = pytest.mark.parametrize('name', NAMES)
 
@@ -50,13 +54,12 @@ every_advantage = pytest.mark.parametrize('name', NAMES)
 def rewards(request):
   """`[4, N]`: distinct, tied, binary and equal rewards, none negative, multiples of 1/8.
 
-  For an advantage that is defined for 0 and 1 alone, these.
+  In a test of one advantage they are made binary where it needs that.
   """
-  rewards = np.array(
-    [[1.5, 0.25, 3, 2.125, 0.5, 4], [2, 1, 2, 0, 1, 2], [0, 1, 0, 0, 1, 0], [0.5] * N], np.float32
-  )
-  name = getattr(request.node, 'callspec', None) and request.node.callspec.params.get('name')
-  return (rewards >= 1).astype(np.float32) if name in BINARY else rewards
+  rows = [[1.5, 0.25, 3, 2.125, 0.5, 4], [2, 1, 2, 0, 1, 2], [0, 1, 0, 0, 1, 0], [0.5] * N]
+  name = request.node.callspec.params.get('name') if hasattr(request.node, 'callspec') else None
+  rewards = np.array(rows, np.float32)
+  return rewards if name is None else suited(name, rewards)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_shape_dtype_finite(name, rewards):
     some = rewards.ravel()[: np.prod(shape)].reshape(shape)
     fn = jax.jit(bind(name, some))
     for scale in (1, 1e30, 1e-30):
-      advantages = fn(np.float32(scale) * some, K)
+      advantages = fn(suited(name, np.float32(scale) * some), K)
       assert isinstance(advantages, jax.Array)
       assert advantages.shape == shape
       assert advantages.dtype == jnp.float32
@@ -133,9 +136,7 @@ def test_permuting_samples_permutes_advantages(name, rewards):
 @pytest.mark.parametrize('name', sorted(set(NAMES) - BY_PLACE - {'max_at_k_off_policy'}))
 @pytest.mark.parametrize('n', [N, 40, LARGE_N])
 def test_equal_rewards_get_bitwise_equal_advantages(name, n):
-  rewards = np.random.default_rng(0).integers(0, 5, (3, n)).astype(np.float32) / 3
-  if name in BINARY:
-    rewards = np.sign(rewards)
+  rewards = suited(name, np.random.default_rng(0).integers(0, 5, (3, n)).astype(np.float32) / 3)
   fn = jax.jit(bind(name, rewards))
   for k in (1, K, n - 1):
     advantages = np.asarray(fn(rewards, k))
@@ -146,8 +147,8 @@ def test_equal_rewards_get_bitwise_equal_advantages(name, n):
 
 @pytest.mark.parametrize('name', sorted(ZERO_WITHOUT_SIGNAL))
 def test_equal_rewards_give_exactly_zero(name):
-  for value in (0.0, 1.0) if name in BINARY else (0.1, 0.0, 1e30, 16777217):
-    rewards = np.full((4, N), value, np.float32)
+  for value in (0.1, 0.0, 1e30, 16777217):
+    rewards = suited(name, np.full((4, N), value, np.float32))
     for k in allowed_ks(name, N):
       np.testing.assert_array_equal(bind(name, rewards)(rewards, jnp.int32(k)), 0)
 
@@ -258,9 +259,99 @@ def test_groups_do_not_touch_each_other(name, rewards):
 
 
 @every_advantage
+def test_integer_masks_are_those_of_bools(name, rewards, where):
+  fn = bind(name, rewards)
+  np.testing.assert_array_equal(fn(rewards, K, where.astype(np.int32)), fn(rewards, K, where))
+
+
+@every_advantage
+def test_a_reward_that_is_not_finite_makes_its_group_nan(name, rewards):
+  """And leaves the others alone; a mask leaves the sample out, as if it had not been drawn."""
+  fn = bind(name, rewards)
+  expected = np.asarray(fn(rewards, K))
+  for compiled in (fn, jax.jit(fn, static_argnums=1)):
+    for junk in (np.nan, np.inf, -np.inf):
+      given = rewards.copy()
+      given[1, 2] = junk
+      advantages = np.asarray(compiled(given, K))
+      assert np.all(np.isnan(advantages[1]))
+      np.testing.assert_allclose(np.delete(advantages, 1, 0), np.delete(expected, 1, 0), rtol=1e-5)
+      exists = np.isfinite(given)
+      masked = compiled(given, K, exists)
+      np.testing.assert_array_equal(masked, compiled(np.where(exists, given, 0), K, exists))
+      assert np.all(np.isfinite(masked)) and masked[1, 2] == 0
+
+
+# Rewards that are refused, by domain.
+OUTSIDE = {'any': (), 'nonnegative': (-1.0, -1e-30), 'binary': (-1.0, 1.001, 0.5)}
+
+
+@every_advantage
+def test_rewards_obey_the_requirement(name, rewards):
+  """Outside of the domain known rewards raise; traced ones give exactly 0, to their group alone."""
+  fn = bind(name, rewards)
+  outside = OUTSIDE[REQUIREMENTS[name].rewards]
+  for value in outside:
+    given = rewards.copy()
+    given[1, 2] = value
+    with pytest.raises(FieldError, match=f'^rewards: expected .*, got {value}') as raised:
+      fn(given, K)
+    assert raised.value.field == 'rewards'
+    advantages = np.asarray(jax.jit(fn, static_argnums=1)(given, K))
+    np.testing.assert_array_equal(advantages[1], 0)
+    expected = np.asarray(fn(rewards, K))
+    np.testing.assert_allclose(np.delete(advantages, 1, 0), np.delete(expected, 1, 0), rtol=1e-5)
+    assert np.any(expected[0] != 0)
+  if not outside:
+    assert np.any(fn(rewards - 2.25, K)[0] != 0)
+
+
+@every_advantage
+def test_samples_obey_the_requirement(name):
+  """With fewer samples nothing is learnt for any k and rewards; with as many something is."""
+  fewest = REQUIREMENTS[name].min_samples
+
+  def learns(n):
+    rows = [[0, 1], [1, 0], [1, 1], [0, 0]]
+    rewards = np.array([row[:n] for row in rows], np.float32)
+    fn = bind(name, rewards)
+    advantages = []
+    for k in range(1, n + 1):
+      try:
+        advantages.append(fn(rewards, k))
+      except FieldError:
+        assert n < 2 or k == n, 'undefined'
+    return bool(np.any(np.array(advantages) != 0))
+
+  assert fewest in (1, 2)
+  assert learns(2)
+  assert learns(1) == (fewest == 1)
+
+
+def test_requirements_are_those_of_all_advantages():
+  assert REQUIREMENTS.keys() == ADVANTAGES.keys()
+
+
+def test_a_name_that_is_none_lists_the_names():
+  with pytest.raises(KeyError, match='expected one of .*grpo.*tzsm.* got .typo.'):
+    ADVANTAGES['typo']
+
+
+@every_advantage
+def test_options_have_defaults(name):
+  """All but what is worked out from the rollout."""
+  needed = {
+    field
+    for field, parameter in inspect.signature(ADVANTAGES[name]).parameters.items()
+    if parameter.default is parameter.empty
+  }
+  assert needed <= {'rewards', 'k', 'key', 'entropy', 'ratios'}
+
+
+@every_advantage
 def test_one_sample_a_group(name):
   """n = 1: refused if nothing is left to compare with, else the reward without a baseline, or 0."""
-  rewards = np.array([[1.0], [1.0]] if name in BINARY else [[2.0], [3.0]], np.float32)
+  rewards = suited(name, np.array([[2.0], [3.0]], np.float32))
   fn = bind(name, rewards, neutral=True)
   for k in (1, jnp.int32(1)):
     if name in NEEDS_OTHERS:
@@ -269,29 +360,6 @@ def test_one_sample_a_group(name):
     else:
       expected = 0 if name in ZERO_WITHOUT_SIGNAL else rewards
       np.testing.assert_array_equal(fn(rewards, k), np.broadcast_to(expected, rewards.shape))
-
-
-@pytest.mark.parametrize('name', sorted(NEEDS_NONNEGATIVE))
-def test_traced_rewards_outside_the_domain_give_exactly_zero(name):
-  """And do not touch the groups beside them."""
-  rewards = np.array([[-1.0, 1.001, 0.0], [0.0, 1.0, 1.0]], np.float32)
-  advantages = np.asarray(jax.jit(ADVANTAGES[name])(rewards))
-  np.testing.assert_array_equal(advantages[0], 0)
-  np.testing.assert_allclose(advantages[1], ADVANTAGES[name](rewards[1]), rtol=1e-6)
-
-
-@every_advantage
-def test_requirements_say_from_how_many_samples_on_it_learns(name):
-  needs = REQUIREMENTS[name]
-  for n in (1, 2):
-    rewards = np.tile(np.arange(n, 0, -1) % 2, (2, 1)).astype(np.float32)
-    fn = bind(name, rewards, neutral=True)
-    ks = range(1, max(n, 2) if name in BELOW_N else n + 1)
-    try:
-      learns = any(np.any(np.asarray(fn(rewards, k)) != 0) for k in ks)
-    except ValueError:
-      learns = False
-    assert learns == (n >= needs.min_samples), n
 
 
 class TestMalformedInput:
@@ -304,23 +372,20 @@ class TestMalformedInput:
       fn(rewards, K, np.ones((4, N - 1), bool))
     with pytest.raises(ValueError, match='where: expected the shape of rewards'):
       fn(rewards, K, np.ones(N, bool))
-    with pytest.raises(TypeError, match='where: expected dtype bool, got float32'):
+    with pytest.raises(TypeError, match='where: expected dtype bool, or integers 0 and 1, got fl'):
       fn(rewards, K, np.ones((4, N), np.float32))
+    with pytest.raises(ValueError, match='where: expected True and False, or 1 and 0'):
+      fn(rewards, K, np.full((4, N), 2))
 
   @every_advantage
   def test_rewards(self, name):
     with pytest.raises(ValueError, match=r'rewards: expected shape \[\.\.\., n\]'):
       bind(name, np.zeros((4, 1)))(np.zeros((4, 0), np.float32), 1)
 
-  @pytest.mark.parametrize('name', sorted(NEEDS_NONNEGATIVE))
-  def test_negative_rewards(self, name, rewards):
-    with pytest.raises(ValueError, match='rewards: expected (numbers >= 0|0 or 1), got -'):
-      ADVANTAGES[name](rewards - 0.5)
-
-  @pytest.mark.parametrize('rewards', [[0.0, 1.001], [-1.0, 1.001], [0.0, 0.5]])
-  def test_rewards_that_are_not_binary(self, rewards):
-    with pytest.raises(ValueError, match='rewards: expected 0 or 1, got '):
-      ADVANTAGES['maxrl'](np.array(rewards))
+  @every_advantage
+  def test_ragged_rewards(self, name):
+    with pytest.raises(TypeError, match='rewards: .*`where`, or `by_group` for flat rewards'):
+      bind(name, np.zeros((2, 2)))([[0.0, 1.0], [1.0]], 1)
 
   def test_extra_arguments(self, rewards):
     with pytest.raises(ValueError, match=r'ratios: expected the shape of rewards \(4, 6\)'):

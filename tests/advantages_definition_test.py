@@ -11,11 +11,11 @@ import pytest
 from advantage_cases import (
   BELOW_N,
   LARGE_N,
-  NEEDS_NONNEGATIVE,
   NEEDS_OTHERS,
   allowed_ks,
   extra_arguments,
   groups_of,
+  suited,
 )
 
 from pkpo_jax import (
@@ -34,7 +34,7 @@ TOLERANCE = {'rtol': 2e-6, 'atol': 2e-6}
 
 
 def rewards_for(name, n):
-  return groups_of(n, nonnegative=name in NEEDS_NONNEGATIVE)
+  return suited(name, groups_of(n))
 
 
 def expected_advantages(name, g, k, ratios):
@@ -115,14 +115,14 @@ def test_sorted_path_equals_counted_path():
   """
   n, kept = LARGE_N, 6
   rng = np.random.default_rng(0)
-  g = np.abs(groups_of(kept))
-  where = np.zeros((len(g), n), bool)
+  where = np.zeros((len(groups_of(kept)), n), bool)
   for row in where:
     row[rng.choice(n, kept, replace=False)] = True
-  rewards = np.full(where.shape, 7.0)
-  rewards[where] = g.ravel()
   for k in (1, 2, 5, 6):
     for name in DETERMINISTIC:
+      g = rewards_for(name, kept)
+      rewards = np.full(where.shape, 7.0)
+      rewards[where] = g.ravel()
       extra = extra_arguments(name, rewards, neutral=True)
       actual = ADVANTAGES[name](rewards.astype(np.float32), k=jnp.int32(k), where=where, **extra)
       expected = [expected_advantages(name, row, k, np.ones(kept)) for row in g]

@@ -84,7 +84,7 @@ class TestLimitsInK:
     assert max(abs(a - b) for a, b in zip(by_equation, shifted, strict=True)) > 0.1
 
   def test_k_n_without_a_baseline_gives_all_the_maximum(self):
-    """s_i = max g: no signal once centred."""
+    """s_i = max g: no signal once centered."""
     rewards = groups_of(6)
     expected = 6 * np.broadcast_to(rewards.max(-1, keepdims=True), rewards.shape)
     np.testing.assert_array_equal(pkpo(rewards, k=6), expected)
@@ -128,7 +128,7 @@ class TestTiesAndZeros:
       for k in (1, 2, n):
         np.testing.assert_array_equal(pkpo_loo_minus_one(rewards, k=k), 0)
 
-  def test_centred_sums_to_zero(self):
+  def test_centered_sums_to_zero(self):
     rewards = groups_of(7)
     for k in range(1, 7):
       advantages = np.asarray(pkpo_centered(rewards, k=k), np.float64)
@@ -154,7 +154,7 @@ class TestSecondRoutes:
         b.append(b[-1] + step)
       close(pkpo_loo(rewards, k=k), n * (s - np.stack(b, axis=-1) / (n - 1)), scale=100)
 
-  def test_centred_is_scaled_centred_s(self):
+  def test_centered_is_scaled_centered_s(self):
     """s_i - (k/n) rho_k(g without i) = (n/(n-k)) (s_i - mean s)."""
     rewards, n = groups_of(7), 7
     for k in range(1, n):
@@ -199,10 +199,10 @@ class TestSecondRoutes:
         actual = max_at_k_off_policy(rewards, k=k, ratios=np.ones_like(rewards))
         close(actual, pkpo(rewards, k=k), scale=30 * n)
 
-  def test_mean_centred_is_shrunk_rloo(self):
+  def test_mean_centered_is_shrunk_rloo(self):
     close(mean_centered(groups_of(5)), (1 - 1 / 5) * np.asarray(rloo(groups_of(5))), scale=30)
 
-  def test_rs_grpo_with_small_beta_is_mean_centred(self):
+  def test_rs_grpo_with_small_beta_is_mean_centered(self):
     for beta in (1e-4, -1e-4):
       actual = rs_grpo(groups_of(5) / 16, beta=beta)
       np.testing.assert_allclose(actual, mean_centered(groups_of(5) / 16), atol=2e-3)

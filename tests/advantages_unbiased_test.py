@@ -169,7 +169,7 @@ class TestTraps:
     return expected_gradient(np.array(advantages, np.float64), outcomes)
 
   @pytest.mark.parametrize('k', [1, 2, 3, 4])
-  def test_centred_without_factor_shrinks_the_gradient(self, k):
+  def test_centered_without_factor_shrinks_the_gradient(self, k):
     actual = self.expectation(lambda g: oracles.mean_centered(oracles.pkpo(g, k)))
     expected = (1 - k / self.N) * gradient_of_max_at_k(k, ARM_REWARDS)
     np.testing.assert_allclose(actual, expected, atol=1e-12)
@@ -184,7 +184,7 @@ class TestTraps:
     assert is_biased == (k > 1)
 
   @pytest.mark.parametrize('k', [2, 3, 4])
-  def test_recentred_loo_minus_one_mixes_two_objectives(self, k):
+  def test_recentered_loo_minus_one_mixes_two_objectives(self, k):
     """It climbs (1 - k/n) max@k + (k/n) max@(k-1) instead of max@k."""
     loo_minus_one = oracles.pkpo_loo_minus_one
     actual = self.expectation(lambda g: oracles.mean_centered(loo_minus_one(g, k)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from advantage_cases import LARGE_N
 
-from pkpo_jax import ADVANTAGES, SCHEDULES, by_group, groups, max_at_k
+from pkpo_jax import ADVANTAGES, by_group, groups, passk_bootstrap, pkpo, rloo
+from pkpo_jax.errors import FieldError
 
 # One sample, one block of pairs, several with a rest, the last by counting and the first by sort.
 SIZES = [1, 5, 32, 75, LARGE_N - 1, LARGE_N]
@@ -69,7 +70,7 @@ def test_reductions_equal_numpy_on_the_samples_that_exist(masked):
 
 
 @pytest.mark.parametrize('value', [0.1, -1e30, 3e-38, 16777217.0])
-def test_centre_of_equal_rewards_is_exactly_zero(value):
+def test_center_of_equal_rewards_is_exactly_zero(value):
   group = groups.as_group(np.full((3, 7), value, np.float32))
   np.testing.assert_array_equal(group.centered(), np.zeros((3, 7)))
   np.testing.assert_array_equal(group.minus_mean_of_others(), np.zeros((3, 7)))
@@ -101,10 +102,41 @@ class TestChecks:
     with pytest.raises(ValueError, match=r'where: expected the shape of rewards \(2, 3\)'):
       groups.as_group(np.zeros((2, 3)), np.ones(shape, bool))
 
-  @pytest.mark.parametrize('dtype', [np.complex64, np.float32])
-  def test_mask_of_another_dtype(self, dtype):
-    with pytest.raises(TypeError, match='where: expected dtype bool'):
-      groups.as_group(np.zeros((2, 3)), np.ones((2, 3), dtype))
+  def test_mask_of_another_dtype(self):
+    with pytest.raises(TypeError, match='where: expected dtype bool, or integers 0 and 1, got fl'):
+      groups.as_group(np.zeros((2, 3)), np.ones((2, 3), np.float32))
+
+  @pytest.mark.parametrize('value', [2, -1])
+  def test_mask_of_other_integers(self, value):
+    with pytest.raises(ValueError, match='where: expected True and False, or 1 and 0'):
+      groups.as_group(np.zeros(3), np.array([0, 1, value]))
+
+  def test_ragged_rewards(self):
+    with pytest.raises(TypeError, match='rewards: .* need a mask, `where`, or `by_group`'):
+      groups.as_group([[0.0, 1.0], [1.0]])
+
+  @pytest.mark.parametrize('key', [0, np.int32(3), None])
+  def test_key_that_is_a_seed(self, key):
+    with pytest.raises(TypeError, match=r'key: expected a PRNG key, such as jax.random.key\(0\)'):
+      passk_bootstrap(np.ones(4), k=2, key=key)
+
+  @pytest.mark.parametrize(
+    'rewards, ids, where, message',
+    [
+      ([[1.0, 0.0]], [0, 0], None, r'rewards: expected flat values, shape \[S\], got \(1, 2\)'),
+      ([[1.0, 0.0], [1.0]], [0, 0], None, 'rewards: expected flat values.* got nested lists'),
+      ([], [], None, 'rewards: expected at least one sample, got none'),
+      ([1.0, 0.0], [0], None, 'group_ids: expected 2 entries, one per reward, got 1'),
+      ([1.0, 0.0], [[0], [0]], None, 'group_ids: expected an id per sample, flat'),
+      ([1.0, 0.0], [0, 0], [True], 'where: expected 2 entries, one per reward, got 1'),
+      ([1.0, 0.0], [0, 0], [[True, True]], 'where: expected flat values'),
+      ([1.0, 0.0], [0, 0], [1, 2], 'where: expected True and False, or 1 and 0'),
+      ([1.0, 0.0], [0, 0], [1.0, 0.5], 'where: expected dtype bool, or integers 0 and 1'),
+    ],
+  )
+  def test_flat_rewards_that_do_not_fit(self, rewards, ids, where, message):
+    with pytest.raises(ValueError, match=f'^{message}'):
+      by_group(rewards, ids, rloo, where=where)
 
   @pytest.mark.parametrize('k', [-1, 0, 5, np.int64(5)])
   def test_k_out_of_range(self, k):
@@ -125,28 +157,74 @@ class TestChecks:
     with pytest.raises(TypeError, match='k: expected an integer scalar'):
       groups.check_k(k, 4)
 
-  def test_negative_rewards_where_refused(self):
-    with pytest.raises(ValueError, match=r'rewards: expected numbers >= 0, got -1\.0'):
-      group = groups.as_group(np.array([1.0, -1.0]))
-      groups.require_rewards(group, lambda rewards: rewards >= 0, 'numbers >= 0')
 
-  def test_ragged_rewards(self):
-    with pytest.raises(TypeError, match='rewards: expected an array .*`where`, or `by_group`'):
-      groups.as_group([[1.0, 0.0], [1.0]])
+@pytest.mark.parametrize('dtype', [np.int32, np.uint8, bool])
+def test_integer_masks_are_those_of_bools(dtype):
+  mask = np.array([1, 0, 1, 1])
+  group = groups.as_group(np.arange(4.0), mask.astype(dtype))
+  assert group.where.dtype == bool and group.num_valid == 3
+  np.testing.assert_array_equal(group.where, mask == 1)
+  traced = jax.jit(lambda where: groups.as_group(jnp.arange(4.0), where).where)
+  np.testing.assert_array_equal(traced(mask.astype(dtype)), mask == 1)
 
-  def test_mask_of_other_integers(self):
-    with pytest.raises(ValueError, match='where: expected True and False, or 1 and 0'):
-      groups.as_group(np.zeros((1, 3)), np.array([[0, 1, 2]]))
 
-  @pytest.mark.parametrize('key', [0, np.int64(3), None])
-  def test_a_key_that_is_a_seed(self, key):
-    with pytest.raises(TypeError, match=r'key: expected a PRNG key, such as jax.random.key\(0\)'):
-      ADVANTAGES['passk_bootstrap'](np.zeros((1, 4)), k=2, key=key)
+class TestByGroup:
+  IDS = ['b', 'a', 'b', 'c', 'a', 'b', 'd', 'a']
+  REWARDS = np.array([1, 0, 0, 1, 2, 5, 3, 1], np.float32)
 
-  @pytest.mark.parametrize('choices', [ADVANTAGES, SCHEDULES])
-  def test_a_name_that_is_none(self, choices):
-    with pytest.raises(KeyError, match="expected one of .*, got 'typo'"):
-      choices['typo']
+  def expected(self, fn, where, **kwargs):
+    """Returns fn of each group by itself, the samples that do not count left out."""
+    advantages = np.zeros(len(self.IDS))
+    for each in set(self.IDS):
+      rows = np.flatnonzero((np.array(self.IDS) == each) & where)
+      if len(rows):
+        advantages[rows] = fn(self.REWARDS[rows], **kwargs)
+    return advantages
+
+  @pytest.mark.parametrize('masked', [False, True])
+  @pytest.mark.parametrize('name', ['reinforce', 'mean_centered', 'grpo', 'rs_grpo'])
+  def test_equals_a_call_per_group(self, name, masked):
+    where = np.arange(len(self.IDS)) != 5 if masked else np.ones(len(self.IDS), bool)
+    actual = by_group(self.REWARDS, self.IDS, ADVANTAGES[name], where=where if masked else None)
+    np.testing.assert_allclose(actual, self.expected(ADVANTAGES[name], where), rtol=1e-6, atol=1e-6)
+    assert isinstance(actual, jax.Array) and actual.shape == self.REWARDS.shape
+
+  def test_arguments_reach_the_advantage(self):
+    """Groups of fewer than k samples get 0."""
+    ids = [{'c': 'a', 'd': 'b'}.get(each, each) for each in self.IDS]  # Two groups of four.
+    actual = by_group(self.REWARDS, ids, pkpo, k=3)
+    for each in 'ab':
+      rows = np.array(ids) == each
+      np.testing.assert_allclose(actual[rows], pkpo(self.REWARDS[rows], k=3), rtol=1e-6)
+    alone = by_group(self.REWARDS, self.IDS, pkpo, k=3)
+    np.testing.assert_array_equal(np.asarray(alone)[[3, 6]], 0)
+    assert np.all(np.asarray(alone)[[0, 2, 5]] != 0)
+
+  @pytest.mark.parametrize('wrap', [list, np.array, jnp.array])
+  def test_kinds_of_ids(self, wrap):
+    numbers = [7, 3, 7, 1, 3, 7, 0, 3]
+    expected = by_group(self.REWARDS, self.IDS, rloo)
+    np.testing.assert_array_equal(by_group(self.REWARDS, wrap(numbers), rloo), expected)
+    pairs = [('text', number) for number in numbers]
+    np.testing.assert_array_equal(by_group(self.REWARDS, pairs, rloo), expected)
+
+  def test_sorted_groups_of_one_size_are_a_reshape(self):
+    rewards = np.random.default_rng(0).normal(size=12).astype(np.float32)
+    expected = rloo(rewards.reshape(3, 4)).ravel()
+    np.testing.assert_array_equal(by_group(rewards, np.repeat(np.arange(3), 4), rloo), expected)
+    assert not np.allclose(rloo(rewards), expected)  # What flat rewards alone would give.
+
+
+def test_rewards_outside_a_domain():
+  """Known ones raise, traced ones give False for their group; NaN and what is masked pass."""
+  require = lambda rewards, where=None: groups.require_rewards(
+    groups.as_group(rewards, where), lambda rewards: rewards >= 0, 'numbers >= 0'
+  )
+  rewards = np.array([[1.0, -0.5], [0.0, 2.0], [np.nan, 1.0]])
+  with pytest.raises(FieldError, match=r'^rewards: expected numbers >= 0, got -0\.5\.'):
+    require(rewards)
+  np.testing.assert_array_equal(jax.jit(require)(rewards)[:, 0], [False, True, True])
+  np.testing.assert_array_equal(require(rewards, rewards != -0.5)[:, 0], True)
 
 
 @pytest.mark.parametrize('k', [1, np.int32(3), np.uint8(4)])
@@ -166,59 +244,3 @@ def test_rewards_made_in_the_same_program_are_read_once(name):
 
   key = jax.random.key(1)
   np.testing.assert_allclose(jax.jit(advantages)(key), advantages(key), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize('dtype', [np.int32, np.uint8, np.int64])
-def test_masks_of_zeros_and_ones_are_taken(dtype):
-  rewards, where = np.array([[3.0, 1.0, 2.0]]), np.array([[1, 0, 1]])
-  expected = ADVANTAGES['rloo'](rewards, where=where.astype(bool))
-  np.testing.assert_array_equal(ADVANTAGES['rloo'](rewards, where=where.astype(dtype)), expected)
-
-
-@pytest.mark.parametrize('name', sorted(set(ADVANTAGES) - {'passk_adaptive', 'passk_bootstrap'}))
-@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-def test_a_group_with_a_reward_that_is_no_number_is_nan_and_others_are_not(name, bad):
-  rewards = np.array([[0.0, 1.0, 1.0, 0.0], [1.0, bad, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-  fn = bind(name, rewards)
-  advantages = np.asarray(fn(rewards, 2))
-  assert np.all(np.isnan(advantages[1]))
-  good = np.delete(rewards, 1, axis=0)
-  extra = {key: np.delete(x, 1, axis=0) for key, x in extra_arguments(name, rewards).items()}
-  np.testing.assert_array_equal(advantages[[0, 2]], ADVANTAGES[name](good, k=2, **extra))
-  masked = np.asarray(fn(rewards, 2, np.isfinite(rewards)))
-  assert np.all(np.isfinite(masked)) and masked[1, 1] == 0
-
-
-@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-def test_an_estimate_of_rewards_that_are_no_numbers_is_nan(bad):
-  estimates = max_at_k(np.array([[1.0, bad, 0.0], [1.0, 2.0, 0.0]]), 2)
-  assert np.isnan(estimates[0]) and np.isfinite(estimates[1])
-
-
-def test_flat_rewards_by_group_are_those_of_each_group():
-  rng = np.random.default_rng(0)
-  ids = rng.permutation(np.repeat(['a', 'b', 'c', 'd'], [5, 3, 1, 8]))
-  rewards, where = rng.normal(size=17), rng.random(17) < 0.8
-  for kwargs in ({}, {'where': where}):
-    actual = np.asarray(by_group(rewards, ids, ADVANTAGES['pkpo_loo_minus_one'], k=2, **kwargs))
-    for each in 'abd':
-      own = ids == each
-      mask = where[own] if kwargs else None
-      expected = ADVANTAGES['pkpo_loo_minus_one'](rewards[own], k=2, where=mask)
-      np.testing.assert_allclose(actual[own], expected, rtol=1e-5, atol=1e-6)
-    assert actual[ids == 'c'] == 0, 'one sample does not allow k = 2'
-
-
-@pytest.mark.parametrize('name', ['rloo', 'grpo', 'maxrl', 'pkpo_centered'])
-def test_groups_of_one_size_are_those_of_the_reshaped_rewards(name):
-  rewards = np.random.default_rng(1).integers(0, 2, 24).astype(np.float32)
-  expected = ADVANTAGES[name](rewards.reshape(4, 6), k=2)
-  actual = by_group(rewards, np.repeat(range(4), 6), ADVANTAGES[name], k=2)
-  np.testing.assert_allclose(actual, np.ravel(expected), rtol=1e-6, atol=1e-6)
-
-
-def test_flat_rewards_and_ids_have_one_length():
-  with pytest.raises(ValueError, match='group_ids: expected 3 entries, one per reward, got 2'):
-    by_group(np.zeros(3), ['a', 'b'], ADVANTAGES['rloo'])
-  with pytest.raises(ValueError, match=r'rewards: expected shape \[S\] with S >= 1'):
-    by_group(np.zeros(0), [], ADVANTAGES['rloo'])

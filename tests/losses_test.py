@@ -10,14 +10,17 @@ import pytest
 
 from configs import default
 from pkpo_jax import losses
-from pkpo_jax.settings import LOSS_CHOICES, LossSettings
+from pkpo_jax.errors import FieldError
+from pkpo_jax.losses import LOSS_CHOICES
+from pkpo_jax.settings import LossSettings
 from pkpo_jax.types import Rollout
-from tests.sequence_policy import END, make_policy, merged
+from tests.sequence_policy import END, make_policy
 
 SETTINGS = LossSettings(**default.get_config().loss)
 NORMALIZATIONS = LOSS_CHOICES['normalization']
 EVERYTHING = {'name': 'ppo', 'kl_coef': 0.3, 'entropy_coef': 0.2}
 SHAPE = (2, 3, 4)
+ALWAYS = {'loss', 'entropy', 'bounded_share', 'ratio_mean', 'log_ratio_max'}
 NUM_TOKENS = np.array([[4, 1, 2], [3, 0, 4]])  # One completion is empty.
 
 
@@ -31,6 +34,14 @@ def _inputs():
   rollout = Rollout(*prompts, np.zeros(SHAPE, int), mask, -sampling, -ref)
   advantages = rng.normal(size=SHAPE[:2]).astype(np.float32)
   return jax.tree.map(jnp.asarray, (-log_probs, entropy, rollout, advantages))
+
+
+def _constants(log_probs, sampling, ref):
+  """Returns inputs like `_inputs`, the same numbers for every token of every sample."""
+  _, entropy, rollout, advantages = _inputs()
+  full = lambda value: jnp.full(SHAPE, value, jnp.float32)
+  rollout = rollout.replace(sampling_log_probs=full(sampling), ref_log_probs=full(ref))
+  return full(log_probs), entropy, rollout, advantages
 
 
 def _loss(settings, log_probs, entropy, rollout, advantages):
@@ -47,7 +58,7 @@ def _loss(settings, log_probs, entropy, rollout, advantages):
     mean_weights=mean_weights,
     **settings.terms,
   )
-  return loss, merged(metrics)
+  return loss, {name: x for totals in metrics for part in totals for name, x in part.items()}
 
 
 def _oracle(settings, log_probs, entropy, rollout, advantages):
@@ -94,6 +105,7 @@ def _oracle(settings, log_probs, entropy, rollout, advantages):
     'kl': mean('kl'),
     'clip_share': mean('clipped'),
     'ratio_mean': mean('ratio'),
+    'bounded_share': 0,
   }
 
 
@@ -105,8 +117,7 @@ def test_loss_and_metrics_equal_a_loop_over_tokens(normalization, options):
   expected = _oracle(settings, *_inputs())
   assert loss == metrics['loss']
   extra = {'clip_share', 'kl', 'policy_loss'} if options else set()
-  always = {'loss', 'entropy', 'bounded_share', 'ratio_mean', 'log_ratio_max'}
-  assert metrics.keys() == always | extra
+  assert metrics.keys() == ALWAYS | extra
   for name in metrics.keys() & expected.keys():
     np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-5, err_msg=name)
   if options:
@@ -166,8 +177,8 @@ def test_ppo_at_the_sampling_policy_has_the_gradient_of_reinforce_exactly(normal
 )
 def test_ppo_clips_the_gain_and_never_the_loss(ratio, advantage, value, slope):
   surrogate = lambda r: losses.ppo_surrogate(r, jnp.float32(advantage), 0.2, 0.28)
-  (found, is_clipped), grad = jax.value_and_grad(surrogate, has_aux=True)(jnp.float32(ratio))
-  np.testing.assert_allclose([found, grad], [value, slope], rtol=1e-6)
+  (gain, is_clipped), grad = jax.value_and_grad(surrogate, has_aux=True)(jnp.float32(ratio))
+  np.testing.assert_allclose([gain, grad], [value, slope], rtol=1e-6)
   assert is_clipped == (slope == 0 and advantage != 0)
 
 
@@ -177,7 +188,7 @@ def test_masked_tokens_may_hold_anything(dirt, normalization):
   settings = dataclasses.replace(SETTINGS, normalization=normalization, **EVERYTHING)
   log_probs, entropy, rollout, advantages = _inputs()
 
-  def found(log_probs, entropy, rollout):
+  def gradients(log_probs, entropy, rollout):
     loss_fn = lambda x, e: _loss(settings, x, e, rollout, advantages)
     return jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(log_probs, entropy)
 
@@ -185,8 +196,8 @@ def test_masked_tokens_may_hold_anything(dirt, normalization):
   dirty = rollout.replace(
     sampling_log_probs=soil(rollout.sampling_log_probs), ref_log_probs=soil(rollout.ref_log_probs)
   )
-  actual = found(soil(log_probs), soil(entropy), dirty)
-  jax.tree.map(np.testing.assert_array_equal, actual, found(log_probs, entropy, rollout))
+  actual = gradients(soil(log_probs), soil(entropy), dirty)
+  jax.tree.map(np.testing.assert_array_equal, actual, gradients(log_probs, entropy, rollout))
 
 
 @pytest.mark.parametrize('normalization', NORMALIZATIONS)
@@ -199,6 +210,100 @@ def test_prompts_without_signal_stay_in_the_denominator(normalization):
   with_zero = jnp.concatenate([advantages, 0 * advantages])
   both, _ = _loss(settings, *twice, with_zero)
   np.testing.assert_allclose(both, alone / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'log_ratio, value, slope',
+  [
+    (-200.0, 0.0, 0.0),
+    (0.0, 1.0, 1.0),
+    (3.0, np.exp(3), np.exp(3)),
+    (19.9, np.exp(19.9), np.exp(19.9)),
+    (20.0, np.exp(20), np.exp(20)),
+    (20.5, np.exp(20) * 1.5, np.exp(20)),  # On the tangent.
+    (1e4, np.exp(20) * 9981, np.exp(20)),
+  ],
+)
+def test_ratios_are_exact_up_to_the_bound_and_on_the_tangent_beyond(log_ratio, value, slope):
+  actual = jax.value_and_grad(losses.exp_bounded)(jnp.float32(log_ratio))
+  np.testing.assert_allclose(actual, [value, slope], rtol=3e-6)
+
+
+@pytest.mark.parametrize(
+  'log_prob, ref, value, slope',
+  [
+    (-95.0, -1.0, np.exp(20) * 75 - 95, 1 - np.exp(20)),
+    (-21.5, -1.0, np.exp(20) * 1.5 - 21.5, 1 - np.exp(20)),
+    (-20.9, -1.0, np.exp(19.9) - 20.9, 1 - np.exp(19.9)),
+    (-1.25, -1.0, np.exp(0.25) - 1.25, 1 - np.exp(0.25)),
+    (-1.0, -95.0, 93.0, 1.0),
+  ],
+)
+def test_k3_is_exact_up_to_the_bound_and_finite_beyond(log_prob, ref, value, slope):
+  # Where the policy sampled: the factor is 1, and its own slope adds the value to that of k3.
+  kl = lambda x, sampling: losses.token_kl(x, sampling, jnp.float32(ref), 'k3')
+  actual, grad = jax.value_and_grad(kl)(jnp.float32(log_prob), jnp.float32(log_prob))
+  np.testing.assert_allclose(actual, value, rtol=1e-5)
+  # Of two terms that may almost cancel.
+  np.testing.assert_allclose(grad, value + slope, rtol=1e-5, atol=1e-7 * value)
+
+
+@pytest.mark.parametrize('kl_estimator', LOSS_CHOICES['kl_estimator'])
+@pytest.mark.parametrize('name', LOSS_CHOICES['name'])
+def test_no_log_probability_makes_anything_infinite(name, kl_estimator):
+  """Not the loss, its gradient or a metric, and what is bounded is counted."""
+  lowest = float(np.finfo(np.float32).min)
+  settings = dataclasses.replace(SETTINGS, **EVERYTHING | {'name': name}, kl_estimator=kl_estimator)
+
+  @jax.jit
+  def both(log_probs, entropy, rollout, advantages):
+    loss_fn = lambda x: _loss(settings, x, entropy, rollout, advantages)
+    return jax.grad(loss_fn, has_aux=True)(log_probs)
+
+  values = (0.0, -1.0, -95.0, -9999.0, -10001.0, -1e30, lowest, -np.inf)
+  for log_prob, sampling, ref in itertools.product(values, repeat=3):
+    grad, metrics = both(*_constants(log_prob, sampling, ref))
+    for x in jax.tree.leaves((grad, metrics)):
+      assert np.all(np.isfinite(x)), (log_prob, sampling, ref, grad, metrics)
+    bounded = [max(x, -1e4) for x in (log_prob, sampling, ref)]
+    is_bounded = bounded != [log_prob, sampling, ref] or bounded[0] - bounded[1] > 20
+    is_bounded |= kl_estimator == 'k3' and bounded[2] - bounded[0] > 20
+    np.testing.assert_allclose(metrics['bounded_share'], float(is_bounded), rtol=1e-6)
+
+
+def test_bounded_share_is_one_of_tokens():
+  log_probs, entropy, rollout, advantages = _constants(-1.0, -1.0, -1.0)
+  rollout = rollout.replace(sampling_log_probs=rollout.sampling_log_probs.at[0, 0, :2].set(-21.5))
+  _, metrics = _loss(SETTINGS, log_probs, entropy, rollout, advantages)
+  np.testing.assert_allclose(metrics['bounded_share'], 2 / NUM_TOKENS.sum(), rtol=1e-6)
+  assert metrics['log_ratio_max'] == 20.5
+
+
+@pytest.mark.parametrize(
+  'terms, field',
+  [
+    ({'name': 'a2c'}, 'name'),
+    ({'kl_estimator': 'k2'}, 'kl_estimator'),
+    ({'clip_low': 1.5}, 'clip_low'),
+    ({'clip_high': 0.0}, 'clip_high'),
+    ({'kl_coef': -0.1}, 'kl_coef'),
+    ({'entropy_coef': -0.1}, 'entropy_coef'),
+    ({'kl_coef': 0.1}, 'ref_log_probs'),
+  ],
+)
+def test_arguments_out_of_range_are_named(terms, field):
+  x = jnp.zeros(SHAPE)
+  arrays = {'completion_mask': x == 0, 'sampling_log_probs': x, 'weights': x, 'mean_weights': x}
+  with pytest.raises(FieldError, match=f'^{field}: expected') as raised:
+    losses.policy_gradient_loss(x, x, advantages=x[..., 0], **arrays, **terms)
+  assert raised.value.field == field
+
+
+def test_unknown_names_of_the_parts_are_refused():
+  with pytest.raises(FieldError, match='normalization: expected one of .*sequence.* got .mean.'):
+    losses.token_weights(jnp.ones(SHAPE, bool), 'mean')
+  with pytest.raises(FieldError, match='kl_estimator: expected one of .*k3.* got .k2.'):
+    losses.token_kl(*jnp.zeros((3, 1)), 'k2')
 
 
 @pytest.mark.parametrize('is_on_policy', [True, False])
@@ -237,7 +342,8 @@ def test_expected_gradient_of_the_sum_is_that_of_the_expected_reward():
   completions, mask = jnp.array([completions]), jnp.array([mask])
   rewards = jnp.asarray(np.random.default_rng(0).normal(size=mask.shape[:2]), jnp.float32)
   empty = jnp.zeros(mask.shape)
-  rollout = Rollout(jnp.array([[1]]), jnp.array([[True]]), completions, mask, empty)
+  prompts = jnp.array([[1]]), jnp.array([[True]])
+  rollout = Rollout(*prompts, completions, mask, empty)
 
   def chances(params):
     log_probs, _ = policy.log_probs_and_entropy(params, rollout)
@@ -254,74 +360,3 @@ def test_expected_gradient_of_the_sum_is_that_of_the_expected_reward():
 
   actual = jax.grad(loss_fn)(params)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual, expected)
-
-
-# Ratios that float32 cannot hold.
-
-BOUND = losses.LOG_RATIO_BOUND
-
-
-@pytest.mark.parametrize('x', [-200.0, -1.0, 0.0, 1.0, BOUND - 0.5])
-def test_exponentials_below_the_bound_are_exact(x):
-  value, slope = jax.value_and_grad(losses.exp_bounded)(jnp.float32(x))
-  expected = np.exp(np.float64(np.float32(x)))
-  np.testing.assert_allclose([value, slope], expected, rtol=3e-6, atol=1e-37)
-
-
-@pytest.mark.parametrize('x', [BOUND + 1, 95.0, 1e4])
-def test_exponentials_beyond_the_bound_go_on_along_the_tangent(x):
-  value, slope = jax.value_and_grad(losses.exp_bounded)(jnp.float32(x))
-  np.testing.assert_allclose(value, np.exp(BOUND) * (1 + x - BOUND), rtol=1e-5)
-  np.testing.assert_allclose(slope, np.exp(BOUND), rtol=1e-5)
-
-
-@pytest.mark.parametrize('estimator', losses.KL_ESTIMATORS)
-@pytest.mark.parametrize('log_prob', [-0.5, -1 - BOUND + 0.5, -1 - BOUND - 0.5, -95.0, -1e4])
-@pytest.mark.parametrize('sampling', [0.0, -95.0, -1e4])
-def test_kl_of_finite_log_probs_is_finite_and_right_below_the_bound(estimator, log_prob, sampling):
-  kl_fn = lambda x: losses.token_kl(x, jnp.float32(sampling), jnp.float32(-1.0), estimator)
-  value, slope = jax.value_and_grad(kl_fn)(jnp.float32(log_prob))
-  assert np.isfinite(value) and np.isfinite(slope)
-  log_ratio, log_weight = -1.0 - log_prob, log_prob - sampling
-  if log_ratio <= BOUND and log_weight <= BOUND:
-    k = {'k1': -log_ratio, 'k3': np.expm1(log_ratio) - log_ratio}[estimator]
-    slope_of_k = {'k1': 1.0, 'k3': -np.expm1(log_ratio)}[estimator]
-    weight = np.exp(log_weight)
-    np.testing.assert_allclose(value, weight * k, rtol=1e-5, atol=1e-30)
-    # The two terms of k3's slope nearly cancel, in float32.
-    rounding = 1e-6 * weight * (abs(k) + abs(slope_of_k))
-    np.testing.assert_allclose(slope, weight * (k + slope_of_k), rtol=1e-4, atol=rounding)
-
-
-@pytest.mark.parametrize('name', losses.NAMES)
-@pytest.mark.parametrize('gap', [-1e4, -95.0, 95.0, 1e4])
-def test_no_log_probs_make_the_loss_or_its_gradient_infinite(name, gap):
-  """Of one token in 17; it is counted where a ratio has gone beyond the bound."""
-  log_probs, entropy, rollout, advantages = _inputs()
-  settings = dataclasses.replace(SETTINGS, name=name, kl_coef=0.1, normalization='token')
-  sampling = rollout.sampling_log_probs.at[0, 0, 0].set(log_probs[0, 0, 0] - gap)
-  ref = rollout.ref_log_probs.at[0, 0, 1].set(log_probs[0, 0, 1] + abs(gap))
-  rollout = rollout.replace(sampling_log_probs=sampling, ref_log_probs=ref)
-  loss_fn = lambda x: _loss(settings, x, entropy, rollout, advantages)
-  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(log_probs)
-  assert np.isfinite(loss) and np.all(np.isfinite(grads))
-  assert all(np.isfinite(value) for value in metrics.values())
-  num_bounded = (gap > BOUND) + 1
-  assert metrics['bounded_share'] == pytest.approx(num_bounded / NUM_TOKENS.sum())
-
-
-def test_a_loss_refuses_what_it_does_not_know():
-  log_probs, entropy, rollout, advantages = _inputs()
-  arrays = dict(
-    advantages=advantages,
-    completion_mask=rollout.completion_mask,
-    sampling_log_probs=rollout.sampling_log_probs,
-    weights=rollout.completion_mask / 17,
-    mean_weights=rollout.completion_mask / 17,
-  )
-  with pytest.raises(ValueError, match="name: expected one of .*, got 'a2c'"):
-    losses.policy_gradient_loss(log_probs, entropy, **arrays, name='a2c')
-  with pytest.raises(ValueError, match='ref_log_probs: expected an array with kl_coef > 0'):
-    losses.policy_gradient_loss(log_probs, entropy, **arrays, kl_coef=0.1)
-  with pytest.raises(ValueError, match="estimator: expected one of .*, got 'k2'"):
-    losses.token_kl(log_probs, log_probs, log_probs, 'k2')

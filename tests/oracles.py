@@ -1,7 +1,7 @@
 """The definitions themselves: sums over all subsets, one group at a time, in plain Python.
 
 Shares no code with the package. Rewards are a sequence of numbers; with `fractions.Fraction` all
-but the normalised advantages are exact, with floats they are float64. Advantages come in the mean
+but the normalized advantages are exact, with floats they are float64. Advantages come in the mean
 convention, A_i = n w_i, and take (g, k) whether they depend on k or not.
 """
 
@@ -118,7 +118,7 @@ def passk_bootstrap(g, sets):
 
 
 def passk_full_sampling(g, k):
-  """Returns the z-score of the maximum of each sample's set of k neighbours, 0 for the rest."""
+  """Returns the z-score of the maximum of each sample's set of k neighbors, 0 for the rest."""
   n = len(g)
   sets = [range(first, first + k) for first in range(0, n - k + 1, k)]
   return passk_bootstrap(g, sets)

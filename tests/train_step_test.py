@@ -10,16 +10,18 @@ import pytest
 
 from configs import default
 from pkpo_jax import losses
+from pkpo_jax.losses import LOSS_CHOICES
 from pkpo_jax.optimizer import make_optimizer
-from pkpo_jax.settings import LOSS_CHOICES, LossSettings
+from pkpo_jax.settings import AdvantageSettings, LossSettings
 from pkpo_jax.train_step import (
   init_state,
   join_prompts,
+  make_advantage_fn,
   make_forward,
   make_train_step,
   split_prompts,
 )
-from tests.sequence_policy import make_policy, make_rollout, merged
+from tests.sequence_policy import make_policy, make_rollout
 
 SETTINGS = LossSettings(**default.get_config().loss)
 EVERYTHING = {'name': 'ppo', 'kl_coef': 0.3, 'entropy_coef': 0.2}
@@ -64,21 +66,21 @@ def test_microbatches_equal_one_batch(num_microbatches, normalization, options):
 
 def test_gradients_of_microbatches_add_up_in_float32():
   """Of bfloat16 parameters too: the sum of the pieces' gradients, each rounded, is not rounded."""
-  # An optimiser that keeps the last gradients as its state.
+  # An optimizer that keeps the last gradients as its state.
   keep = optax.GradientTransformation(
     lambda params: jax.tree.map(lambda p: jnp.zeros(p.shape), params),
     lambda grads, state, params: (jax.tree.map(jnp.zeros_like, params), grads),
   )
   policy, _, state, frozen, rollout, advantages = made = _make(keep, dtype=jnp.bfloat16)
-  found = _step(dataclasses.replace(SETTINGS, num_microbatches=4), *made)[0].opt_state
-  assert {g.dtype for g in jax.tree.leaves(found)} == {jnp.dtype('float32')}
-  expected = jax.tree.map(jnp.zeros_like, found)
+  actual = _step(dataclasses.replace(SETTINGS, num_microbatches=4), *made)[0].opt_state
+  assert {g.dtype for g in jax.tree.leaves(actual)} == {jnp.dtype('float32')}
+  expected = jax.tree.map(jnp.zeros_like, actual)
   for m in range(4):
     piece = jax.tree.map(lambda x, m=m: x[m::4], (rollout, advantages))
     grads = _step(SETTINGS, policy, keep, state, frozen, *piece)[0].opt_state
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype('bfloat16')}
     expected = jax.tree.map(lambda e, g: e + g.astype(jnp.float32) / 4, expected, grads)
-  _assert_close(found, expected, rtol=0.02, atol=1e-3)
+  _assert_close(actual, expected, rtol=0.02, atol=1e-3)
 
 
 @pytest.mark.parametrize('num_epochs, num_minibatches, num_microbatches', [(3, 1, 1), (2, 4, 2)])
@@ -98,10 +100,9 @@ def test_epochs_and_minibatches_equal_a_loop(num_epochs, num_minibatches, num_mi
   actual, actual_metrics = _step(settings, *made)
 
   def loss_fn(params, rollout, advantages):
-    found = policy.log_probs_and_entropy({**frozen, **params}, rollout)
     weights = losses.token_weights(rollout.completion_mask, 'token')
-    loss, metrics = losses.policy_gradient_loss(
-      *found,
+    return losses.policy_gradient_loss(
+      *policy.log_probs_and_entropy({**frozen, **params}, rollout),
       advantages=advantages,
       completion_mask=rollout.completion_mask,
       sampling_log_probs=rollout.sampling_log_probs,
@@ -110,7 +111,6 @@ def test_epochs_and_minibatches_equal_a_loop(num_epochs, num_minibatches, num_mi
       mean_weights=weights,
       **settings.terms,
     )
-    return loss, merged(metrics)
 
   params, opt_state, all_metrics = state.params, state.opt_state, []
   for epoch_key in jax.random.split(KEY, num_epochs):
@@ -120,15 +120,17 @@ def test_epochs_and_minibatches_equal_a_loop(num_epochs, num_minibatches, num_mi
       grads, metrics = jax.grad(loss_fn, has_aux=True)(params, *minibatch)
       updates, opt_state = optimizer.update(grads, opt_state, params)
       params = optax.apply_updates(params, updates)
-      all_metrics.append(metrics | {'grad_norm': optax.tree.norm(grads)})
+      all_metrics.append((metrics, optax.tree.norm(grads)))
   _assert_close((actual.params, actual.opt_state), (params, opt_state), rtol=1e-4, atol=1e-6)
   assert actual.step == 1 and len(all_metrics) == num_updates
   assert not np.allclose(params['head']['kernel'], state.params['head']['kernel'])
-  for name in all_metrics[0]:
-    values = np.array([metrics[name] for metrics in all_metrics])
-    expected = values[0] if name in ('ratio_mean', 'log_ratio_max') else values.mean()
-    np.testing.assert_allclose(actual_metrics[name], expected, rtol=1e-4, err_msg=name)
-  assert all_metrics[0]['ratio_mean'] != all_metrics[1]['ratio_mean']
+  first, second = (metrics.agreement for metrics, _ in all_metrics[:2])
+  assert first.sums['ratio_mean'] != second.sums['ratio_mean']
+  sums = [metrics.update.sums | {'grad_norm': norm} for metrics, norm in all_metrics]
+  expected = {name: np.mean([each[name] for each in sums]) for name in sums[0]}
+  expected |= first.sums | first.maxima
+  for name, value in expected.items():
+    np.testing.assert_allclose(actual_metrics[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_minibatches_depend_on_the_key_and_one_batch_does_not():
@@ -138,8 +140,8 @@ def test_minibatches_depend_on_the_key_and_one_batch_does_not():
       SETTINGS, name='ppo', num_epochs=2, num_minibatches=num_minibatches
     )
     train_step = jax.jit(make_train_step(policy, optimizer, settings))
-    found = [train_step(*arguments, jax.random.key(i))[0].params['head'] for i in range(2)]
-    assert np.array_equal(found[0]['bias'], found[1]['bias']) != is_shuffled
+    heads = [train_step(*arguments, jax.random.key(i))[0].params['head'] for i in range(2)]
+    assert np.array_equal(heads[0]['bias'], heads[1]['bias']) != is_shuffled
 
 
 def test_frozen_parameters_are_used_and_not_trained():
@@ -191,3 +193,31 @@ def test_forward_in_pieces_equals_the_whole():
   actual = jax.jit(make_forward(policy, settings))(state.params, rollout)
   expected = policy.log_probs_and_entropy(state.params, rollout)
   _assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def _advantage_fn(name, num_samples=4, forward=None, **options):
+  settings = AdvantageSettings(name=name, k=1, schedule={}, options=options)
+  return make_advantage_fn(settings, forward, np.array([1, 2]), num_samples)
+
+
+def test_sequence_ratios_stay_finite():
+  """However far the policy is from the one that sampled."""
+  rollout = _make()[4]
+  lowest = jnp.full(rollout.completions.shape, np.finfo(np.float32).min)
+  for log_probs, sampling in ((0 * lowest, lowest), (lowest, 0 * lowest), (lowest, lowest)):
+    forward = lambda params, rollout, x=log_probs: (x, 0 * x)
+    fn = _advantage_fn('max_at_k_off_policy', forward=forward)
+    rewards = jnp.zeros((8, 4)).at[:, 0].set(1)
+    moved = rollout.replace(sampling_log_probs=sampling)
+    assert np.all(np.isfinite(fn(None, moved, rewards, None, jnp.int32(2), KEY)))
+
+
+def test_advantages_that_cannot_work_name_the_field():
+  with pytest.raises(ValueError, match=r'^rollout.num_samples: .*needs n >= 2'):
+    _advantage_fn('rloo', num_samples=1)
+  with pytest.raises(ValueError, match=r'^advantage.k: .*k < n = 2, got 2'):
+    _advantage_fn('pkpo_loo', num_samples=2)
+  with pytest.raises(ValueError, match=r'^advantage.beta: .*other than 0'):
+    _advantage_fn('rs_grpo', beta=0.0)
+  with pytest.raises(ValueError, match=r'^advantage.bta: unknown field \(did you mean beta'):
+    _advantage_fn('rs_grpo', bta=1.0)

@@ -3,9 +3,13 @@
 `ADVANTAGES` maps the names that configs use to the functions. All are called as
 `fn(rewards, *, k, where=None)`; some need more, as named arguments without a default: `key`
 (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
+
+A group with a NaN or an infinite reward gets NaN for all its samples; other groups do not notice.
+`where=jnp.isfinite(rewards)` leaves such samples out: they get 0 and their group is that of the
+others.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pkpo_jax.advantages.passk_training import (
   passk_adaptive,
@@ -63,16 +67,16 @@ class Requirements(NamedTuple):
   """
 
   min_samples: int = 2
-  rewards: str = 'any'
+  rewards: Literal['any', 'nonnegative', 'binary'] = 'any'
 
 
-# Those without a baseline learn from one sample.
-_EXCEPTIONS = {
+REQUIREMENTS = dict.fromkeys(ADVANTAGES, Requirements()) | {
+  # Those without a baseline learn from a single sample.
   'pkpo': Requirements(min_samples=1),
   'reinforce': Requirements(min_samples=1),
   'max_at_k_off_policy': Requirements(min_samples=1),
   'maxrl': Requirements(rewards='binary'),
   'tailrl': Requirements(rewards='nonnegative'),
 }
-__all__ = ['ADVANTAGES', 'REQUIREMENTS', *ADVANTAGES]
-REQUIREMENTS = {name: _EXCEPTIONS.get(name, Requirements()) for name in ADVANTAGES}
+
+__all__ = ['ADVANTAGES', 'REQUIREMENTS', 'Requirements', *ADVANTAGES]

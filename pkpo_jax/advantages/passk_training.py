@@ -1,4 +1,4 @@
-"""Pass@k Training: group-normalised advantages of pass@k and their compositions.
+"""Pass@k Training: group-normalized advantages of pass@k and their compositions.
 
 Chen et al. 2025, arXiv 2508.10751. As the paper feeds them to a loss that averages over samples:
 without the division by sigma their expected gradient is (1/k)(1 - k/n) grad max@k.
@@ -54,7 +54,8 @@ def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantage
   mean = jnp.sum(v * values, axis=-1, keepdims=True)
   variance = jnp.sum(v * (values - mean) ** 2, axis=-1, keepdims=True)
   excess = excess_over_mean_max(group, ranked, v, k)
-  has_signal = ~(variance <= 0) & group.allows(k)  # NaN is no zero.
+  # True for NaN, which is to stay NaN.
+  has_signal = (variance != 0) & group.allows(k)
   inverse_std = lax.rsqrt(jnp.where(has_signal, variance, 1))
   return group.mask(jnp.where(has_signal, excess * inverse_std, 0))
 
@@ -93,7 +94,7 @@ def passk_bootstrap(
   maxima = jnp.max(jnp.where(is_member, group.rewards[..., None, :], -jnp.inf), axis=-1)
   maxima = jnp.where(group.allows(k), maxima, 0)
   advantages = jnp.sum(jnp.where(is_member, grpo(maxima)[..., None], 0), axis=-2)
-  return group.mask(jnp.where(group.allows(k), advantages, 0))
+  return group.mask(jnp.where(group.allows(k), advantages + group.zeros(), 0))
 
 
 def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
@@ -127,13 +128,13 @@ def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advant
   stands_for_set = is_used & (place % safe_k == safe_k - 1)
   z_scores = grpo(jnp.where(is_used, maxima, 0), where=stands_for_set)
   shared = _max_of_run(jnp.where(stands_for_set, z_scores, -jnp.inf), set_index)
-  return jnp.where(is_used, shared, 0)
+  return jnp.where(is_used, shared, group.zeros())
 
 
 def passk_exceeding(
   rewards: Rewards, *, k: K, success_threshold: float = 1.0, where: Mask = None
 ) -> Advantages:
-  """Returns `passk_analytical` scaled to favour hard prompts.
+  """Returns `passk_analytical` scaled to favor hard prompts.
 
   A'_i = A_i * 4 / (10 ln(c + 0.5)), c the number of right samples (arXiv 2508.10751, section 4;
   the base of the logarithm as best read).

@@ -109,7 +109,7 @@ def pkpo_loo_minus_one(rewards: Rewards, *, k: K, where: Mask = None) -> Advanta
 
 
 def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
-  """Returns the centred PKPO advantages, unbiased for max@k and summing to 0 in every group.
+  """Returns the centered PKPO advantages, unbiased for max@k and summing to 0 in every group.
 
   A_i = n^2/(n-k) * (s_i - mean s) = n (s_i - (k/n) rho_k(g without i)), rho_k the max@k estimate.
   Not in the PKPO paper; equals the max@k advantage of OrderGrad (arXiv 2606.06096) and MaxPO

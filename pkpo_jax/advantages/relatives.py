@@ -55,17 +55,17 @@ def mean_centered(rewards: Rewards, *, k: K | None = None, where: Mask = None) -
 def grpo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
   """Returns A_i = (r_i - mean r) / std r, population std; 0 where all rewards are equal.
 
-  Shao et al. 2024 (arXiv 2402.03300), without an epsilon. Biased: favours prompts of low variance.
+  Shao et al. 2024 (arXiv 2402.03300), without an epsilon. Biased: favors prompts of low variance.
 
   >>> print(grpo(jnp.array([0., 1., 0., 1.])))
   [-1.  1. -1.  1.]
   """
   del k
   group = groups.as_group(rewards, where)
-  centred = group.centered()
+  deviations = group.centered()
   # In units of the largest deviation, so that the squares neither overflow nor underflow.
-  largest = jnp.max(jnp.abs(centred), axis=-1, keepdims=True)
-  scaled = centred / jnp.where(largest > 0, largest, 1)
+  largest = jnp.max(jnp.abs(deviations), axis=-1, keepdims=True)
+  scaled = deviations / jnp.where(largest > 0, largest, 1)
   variance = group.mean(scaled**2)
   return scaled * lax.rsqrt(jnp.where(variance > 0, variance, 1))
 
@@ -91,8 +91,7 @@ def tzsm(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   others = jnp.where(is_best | ~jnp.asarray(exists), -jnp.inf, group.rewards)
   second = jnp.max(others, axis=-1, keepdims=True)
   has_lead = is_best & (jnp.sum(is_best, axis=-1, keepdims=True) == 1) & jnp.isfinite(second)
-  advantages = jnp.where(has_lead, group.count * (best - second), 0)
-  return group.mask(jnp.where(jnp.isnan(best), jnp.nan, advantages))
+  return jnp.where(has_lead, group.count * (best - second), group.zeros())
 
 
 def maxrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
@@ -152,7 +151,7 @@ def rs_grpo(
   Args:
     rewards: `[..., n]` task rewards.
     k: unused.
-    beta: risk preference, 1 / reward units, not 0; > 0 favours the best samples.
+    beta: risk preference, 1 / reward units, not 0; > 0 favors the best samples.
     where: `[..., n]` bool, True where a sample exists.
 
   Raises:

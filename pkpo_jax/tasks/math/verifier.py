@@ -61,11 +61,13 @@ class MathVerifier:
   last number. Whether it equals the right answer is for math-verify to say, by value and not by
   form: 1/2, 0.5 and x = 0.5 are one, units are dropped, and 50 % is as good as 50. Numbers are then
   compared exactly where that can be done (`exact.py`): a decimal needs six significant digits of
-  the number that it rounds. An interval may be written as an inequality. Of a table of pairs, `benchmarks/results/math_agreement.md` lists those
+  the number that it rounds. An interval may be written as an inequality. Of a table of pairs,
+  `benchmarks/results/math_agreement.md` lists those
   it gets wrong.
 
   Verdicts: 'empty'; 'overlong', the text or the answer in it; 'malformed' if there is no answer or
-  none that math-verify can parse; 'timeout' and 'crashed' as in `WorkerPool`. Of 'right' answers
+  none that math-verify can parse; 'unjudged' if a worker did not come
+  to an end. Of 'right' answers
   `answer` is the right answer as it was given, of wrong ones a string for votes.
   """
 
