@@ -94,6 +94,11 @@ def shrink(config: ConfigDict) -> None:
   config.policy.tokenizer = default.tokenizer('characters')
   if 'num_workers' in config.task:
     config.task.num_workers = 2
+  # Problems of our own in the published formats; a folder on the command line replaces them.
+  if config.task.name == 'math_problems':
+    config.task.source = 'samples'
+  elif config.task.name == 'code_problems':
+    config.task.mbpp_source = config.task.humaneval_source = 'samples'
   if 'max_prompt_tokens' in config.task:
     config.task.max_prompt_tokens = None  # Characters are many.
   config.policy.preset = 'gemma2_tiny'

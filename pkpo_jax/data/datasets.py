@@ -49,6 +49,25 @@ def load(dataset: Dataset, data_dir: str, source: str | None = None) -> dict[str
   return {split: _read(folder, split) for split in read_provenance(folder)['counts']}
 
 
+def samples(dataset: Dataset, folder: pathlib.Path) -> dict[str, list[Record]]:
+  """Returns problems in a data set's format that stand in for it, and prints a line that says so.
+
+  They are read from their files and prepared nowhere, so that they are never taken for the data
+  set's own.
+
+  Args:
+    dataset: the data set whose format they have.
+    folder: of their files.
+  """
+  splits = {name: list(records) for name, records in dataset.splits(dataset.files(folder)).items()}
+  counts = ', '.join(f'{len(records)} of {name}' for name, records in splits.items())
+  print(
+    f'Using problems of our own in the format of {dataset.name} ({counts}), not the published data '
+    'set: to see that everything runs.'
+  )
+  return splits
+
+
 def prepare(dataset: Dataset, data_dir: str, source: str | None = None) -> pathlib.Path:
   """Returns the folder of a prepared data set, after preparing it if there is none, and checks it.
 

