@@ -31,14 +31,13 @@ from pkpo_jax.tally import empty_tally
 from pkpo_jax.tasks.grades import Grades, check_finite
 from pkpo_jax.types import Prompts, Rollout, Snapshot, TrainState
 from pkpo_jax.typing import Key
-from pkpo_jax.workdir import lock_workdir
 
 # Metrics of an update that compare the policy with the one that drew the samples.
 _OF_SAMPLES = ('ratio_mean', 'log_ratio_max')
 
 
 class Session:
-  """A run in its workdir; a context manager that owns the lock, the checkpoints and the files."""
+  """A run in its workdir; a context manager that owns its checkpoints and files."""
 
   def __init__(
     self,
@@ -51,7 +50,7 @@ class Session:
 
     Args:
       run: the parts of the run.
-      workdir: its folder, claimed.
+      workdir: its folder, locked and claimed.
       stopping: whether SIGTERM has come.
       over_prompts: how prompts are split over devices.
     """
@@ -71,7 +70,6 @@ class Session:
   def __enter__(self) -> 'Session':
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._run.task)
-      stack.enter_context(lock_workdir(self._workdir))
       self._checkpoints = stack.enter_context(
         Checkpoints(self._workdir, self._run.settings.checkpoint)
       )
