@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from pkpo_jax.errors import MissingDataError, SaveError, WorkdirError
+from pkpo_jax.errors import DataError, MissingDataError, SaveError, WorkdirError
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.types import Snapshot, TrainState
 
@@ -259,7 +259,7 @@ def _read_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     there, here = (tuple(x[name].shape) if name in x else None for x in (stored, wanted))
     if there != here:
       path = manager.directory / str(step)
-      raise ValueError(
+      raise DataError(
         f'{path}, parameter {name}: expected {_of_shape(here)}, found {_of_shape(there)}.'
       )
   # Checksums are those of the dtypes that were saved.

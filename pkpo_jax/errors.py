@@ -1,5 +1,6 @@
 """Errors that say what is wrong with what was given, and where."""
 
+import importlib.util
 from typing import Any
 
 
@@ -37,6 +38,10 @@ class MissingDataError(DataError, FileNotFoundError):
   """Files that are not there."""
 
 
+class MissingPackageError(ImportError):
+  """An optional package that is not installed."""
+
+
 class UnavailableError(RuntimeError):
   """Something that this machine does not offer, such as a sandbox."""
 
@@ -48,7 +53,7 @@ class SaveError(OSError):
 # A command prints these as one line, without a traceback, whenever they come.
 USER_ERRORS = (WorkdirError, DataError, UnavailableError, SaveError)
 # And these before a run's first step, when nothing but its config can have raised them.
-CONFIG_ERRORS = (FieldError, ImportError, FileNotFoundError, *USER_ERRORS)
+CONFIG_ERRORS = (FieldError, MissingPackageError, *USER_ERRORS)
 
 
 class Choices(dict):
@@ -61,6 +66,14 @@ class Choices(dict):
 
   def __missing__(self, name: Any) -> Any:
     raise KeyError(f'expected one of {sorted(self)}, got {name!r}.')
+
+
+def require_package(name: str, extra: str) -> None:
+  """Raises MissingPackageError that names the extra to install, unless a package is there."""
+  if importlib.util.find_spec(name) is None:
+    raise MissingPackageError(
+      f"{name} is not installed: pip install 'pkpo_jax[{extra}]', or '.[{extra}]' in a clone."
+    )
 
 
 def expect(condition: bool, field: str, expected: str, value: Any) -> None:

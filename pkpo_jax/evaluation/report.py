@@ -21,6 +21,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pkpo_jax.errors import MissingPackageError
+
 Report = Mapping[str, Any]
 
 _COLORS = ('#0072b2', '#d55e00')  # Okabe & Ito's blue and vermilion.
@@ -31,7 +33,7 @@ def require_matplotlib() -> None:
   try:
     import matplotlib.figure  # noqa: F401
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackageError(
       "the figure needs matplotlib: pip install 'pkpo_jax[figures]', or '.[figures]' in a clone."
     ) from error
 
