@@ -1,6 +1,8 @@
 """Errors that say what is wrong with what was given, and where."""
 
+import difflib
 import importlib.util
+from collections.abc import Collection
 from typing import Any
 
 
@@ -66,6 +68,17 @@ class Choices(dict):
 
   def __missing__(self, name: Any) -> Any:
     raise KeyError(f'expected one of {sorted(self)}, got {name!r}.')
+
+
+def unknown_field(name: str, fields: Collection[str]) -> str:
+  """Returns the problem with a field that is none of these; suggests the nearest of them.
+
+  >>> unknown_field('sede', ['k', 'seed'])
+  "unknown field (did you mean seed?); expected one of ['k', 'seed']."
+  """
+  close = difflib.get_close_matches(name, fields, 1)
+  hint = f' (did you mean {close[0]}?)' if close else ''
+  return f'unknown field{hint}; expected one of {sorted(fields)}.'
 
 
 def require_package(name: str, extra: str) -> None:
