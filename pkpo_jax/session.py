@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -171,8 +172,19 @@ class Session:
       samples.add(step, prompts, rollout, grades, advantages=advantages, k=k)
       samples.write()
 
-  def log(self, step: int, update: dict[str, Any], observed: dict[str, Any], laps: Laps) -> None:
-    """Ends a step: writes its metrics where it is logged, and moves the bar."""
+  def log(
+    self,
+    step: int,
+    rollout: Rollout,
+    update: dict[str, Any],
+    observed: dict[str, Any],
+    laps: Laps,
+  ) -> None:
+    """Ends a step: writes its metrics where it is logged, and moves the bar.
+
+    train/learning_rate is that of the step; time/tokens_per_s is its completion tokens over the
+    seconds of its parts.
+    """
     settings, num_problems = self._run.settings, self._run.task.num_problems
     if num_problems is not None:
       epoch = epoch_begun(step, settings.rollout.num_prompts, num_problems)
@@ -181,8 +193,11 @@ class Session:
     if self._is_logged(step):
       if not self._samples_policy:
         update = {name: value for name, value in update.items() if name not in _OF_SAMPLES}
-      metrics = {f'train/{name}': value for name, value in (update | observed).items()}
-      self._writer.write(step, metrics | laps.metrics)
+      update = update | observed | {'learning_rate': self._run.learning_rate(step)}
+      metrics = {f'train/{name}': value for name, value in update.items()} | laps.metrics
+      seconds = sum(laps.metrics.values())
+      metrics['time/tokens_per_s'] = float(jnp.sum(rollout.completion_mask)) / seconds
+      self._writer.write(step, metrics)
     self._bar.update()
 
   def _evaluation(self, step: int, params: Any) -> dict[str, float]:

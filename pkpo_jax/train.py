@@ -109,6 +109,6 @@ def _run_steps(
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
       laps.end('update', state)
       session.keep(step, prompts, rollout, grades, advantages, k)
-      session.log(step, metrics, observed, laps)
+      session.log(step, rollout, metrics, observed, laps)
       step += 1
   return state, step
