@@ -30,7 +30,7 @@ from pkpo_jax.errors import FieldError, WorkdirError, expect
 from pkpo_jax.flags import overridden
 from pkpo_jax.progress import Progress
 from pkpo_jax.settings import lookup
-from pkpo_jax.workdir import claim_workdir
+from pkpo_jax.workdir import check_workdir
 
 
 class TrainingFailed(RuntimeError):
@@ -173,8 +173,7 @@ def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
   """
   configs = [job.load() for job in jobs]
   for job, config in zip(jobs, configs, strict=True):
-    if job.workdir.exists():
-      claim_workdir(job.workdir, config.to_dict())
+    check_workdir(job.workdir, config.to_dict())
   waiting, running = [job for job in jobs if not is_finished(job)], {}
   done = sum(map(steps_done, jobs))
   bar = Progress(name, sum(config.num_train_steps for config in configs), initial=done)

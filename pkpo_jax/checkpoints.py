@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from pkpo_jax.errors import MissingDataError, SaveError, WorkdirError
+from pkpo_jax.errors import DataError, MissingDataError, SaveError, WorkdirError
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.types import Snapshot, TrainState
 
@@ -41,7 +41,7 @@ class Checkpoints:
       workdir, create=True, cleanup_tmp_directories=True, preservation_policy=self._retention
     )
     if self._best_metric is not None:
-      self._retention.scores = _read_scores(self._manager)
+      self._retention.scores = _read_scores(self._manager, self._best_metric)
 
   def restore(self, snapshot: Snapshot) -> Snapshot:
     """Returns the newest readable snapshot in the shardings of this one; this, if none was saved.
@@ -143,7 +143,8 @@ def restore_params(
   Args:
     workdir: the run's.
     like: the parameters as `jax.ShapeDtypeStruct`; without a sharding they go on one device.
-    step: None is the newest that can be read, 'best' the best by checkpoint.best_metric.
+    step: None is the newest that can be read, 'best' the best by checkpoint.best_metric, by the
+      newest such metric if there were several.
 
   Raises:
     FileNotFoundError: if workdir, its checkpoints or this step are not there.
@@ -258,7 +259,7 @@ def _read_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     there, here = (tuple(x[name].shape) if name in x else None for x in (stored, wanted))
     if there != here:
       path = manager.directory / str(step)
-      raise ValueError(
+      raise DataError(
         f'{path}, parameter {name}: expected {_of_shape(here)}, found {_of_shape(there)}.'
       )
   # Checksums are those of the dtypes that were saved.
@@ -292,17 +293,26 @@ def _newest_readable(manager: ocp.CheckpointManager, read: Callable[[int], Any])
   )
 
 
-def _read_scores(manager: ocp.CheckpointManager) -> dict[int, float]:
-  """Returns the score of each step that has one; names those that cannot be read on stderr."""
+def _read_scores(manager: ocp.CheckpointManager, metric: str | None = None) -> dict[int, float]:
+  """Returns the score of each step that has one; names those that cannot be read on stderr.
+
+  Args:
+    manager: the checkpoints.
+    metric: which score; those of another metric do not count. None is that of the newest checkpoint
+      that has a score.
+  """
   scores = {}
-  for step in manager.all_steps():
+  for step in reversed(manager.all_steps()):
     try:
-      score = _read(manager, step, {}, ('score',))['score']['value']
+      score = _read(manager, step, {}, ('score',))['score']
     except UnreadableCheckpoint as error:
       print(f'{error} It does not count as the best.', file=sys.stderr)
       continue
-    if score is not None:
-      scores[step] = score
+    if score['value'] is None:
+      continue
+    metric = metric or score['name']
+    if score['name'] == metric:
+      scores[step] = score['value']
   return scores
 
 

@@ -1,5 +1,8 @@
 """Errors that say what is wrong with what was given, and where."""
 
+import difflib
+import importlib.util
+from collections.abc import Collection
 from typing import Any
 
 
@@ -37,6 +40,10 @@ class MissingDataError(DataError, FileNotFoundError):
   """Files that are not there."""
 
 
+class MissingPackageError(ImportError):
+  """An optional package that is not installed."""
+
+
 class UnavailableError(RuntimeError):
   """Something that this machine does not offer, such as a sandbox."""
 
@@ -48,7 +55,7 @@ class SaveError(OSError):
 # A command prints these as one line, without a traceback, whenever they come.
 USER_ERRORS = (WorkdirError, DataError, UnavailableError, SaveError)
 # And these before a run's first step, when nothing but its config can have raised them.
-CONFIG_ERRORS = (FieldError, ImportError, FileNotFoundError, *USER_ERRORS)
+CONFIG_ERRORS = (FieldError, MissingPackageError, *USER_ERRORS)
 
 
 class Choices(dict):
@@ -61,6 +68,25 @@ class Choices(dict):
 
   def __missing__(self, name: Any) -> Any:
     raise KeyError(f'expected one of {sorted(self)}, got {name!r}.')
+
+
+def unknown_field(name: str, fields: Collection[str]) -> str:
+  """Returns the problem with a field that is none of these; suggests the nearest of them.
+
+  >>> unknown_field('sede', ['k', 'seed'])
+  "unknown field (did you mean seed?); expected one of ['k', 'seed']."
+  """
+  close = difflib.get_close_matches(name, fields, 1)
+  hint = f' (did you mean {close[0]}?)' if close else ''
+  return f'unknown field{hint}; expected one of {sorted(fields)}.'
+
+
+def require_package(name: str, extra: str) -> None:
+  """Raises MissingPackageError that names the extra to install, unless a package is there."""
+  if importlib.util.find_spec(name) is None:
+    raise MissingPackageError(
+      f"{name} is not installed: pip install 'pkpo_jax[{extra}]', or '.[{extra}]' in a clone."
+    )
 
 
 def expect(condition: bool, field: str, expected: str, value: Any) -> None:

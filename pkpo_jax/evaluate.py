@@ -22,7 +22,7 @@ from pkpo_jax.errors import CONFIG_ERRORS, expect
 from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation import report
 from pkpo_jax.evaluation.measure import AfterPiece, Evaluation, count_pieces, make_evaluate
-from pkpo_jax.flags import flag_value, from_json, import_file, parse_flags
+from pkpo_jax.flags import expand, flag_value, from_json, import_file, parse_flags
 from pkpo_jax.intervals import few_problems, mean_interval, paired_interval
 from pkpo_jax.keys import run_keys
 from pkpo_jax.parts import complete
@@ -282,16 +282,17 @@ def run() -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; --config is workdir/config.json, open to overrides, if it is not given."""
   flags.mark_flag_as_required('workdir')
-  words = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-  workdir, config = flag_value(words, 'workdir'), None
-  if workdir is not None and flag_value(words, 'config') is None:
-    try:
+  config = None
+  try:
+    words = expand(argv)
+    workdir = flag_value(words, 'workdir')
+    if workdir is not None and flag_value(words, 'config') is None:
       file = config_file_of(pathlib.Path(workdir))
       if file is not None:
         import_file(file)  # It may register a task or a policy.
       config = from_json(complete(read_config(pathlib.Path(workdir))))
-    except CONFIG_ERRORS as error:
-      sys.exit(str(error))
+  except CONFIG_ERRORS as error:
+    sys.exit(str(error))
   return parse_flags(argv, config)
 
 

@@ -4,6 +4,7 @@ The order is that of meaning, not of the words: first the config file, then the 
 each of which brings its part's fields with their defaults, then all other overrides.
 """
 
+import copy
 import importlib.util
 import pathlib
 import re
@@ -14,7 +15,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from pkpo_jax.errors import FieldError
+from pkpo_jax.errors import FieldError, unknown_field
 from pkpo_jax.parts import PARTS, choose, config_of_part
 
 _HELP = 'Config file, and a variant after a colon; override with --config.group.field=value.'
@@ -30,7 +31,7 @@ def parse_flags(argv: Sequence[str], config: ConfigDict | None = None) -> list[s
     config: stands in for --config=FILE where that is not given; None requires it.
   """
   try:
-    argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    argv = expand(argv)
     path = flag_value(argv, 'config')
     if path is not None:
       config = load_config(path)
@@ -38,7 +39,7 @@ def parse_flags(argv: Sequence[str], config: ConfigDict | None = None) -> list[s
       sys.exit('--config: missing; expected a config file, such as configs/bandit.py.')
     config = with_parts(config, argv)
     check_overrides(argv, config)
-  except (FieldError, flags.Error, OSError) as error:
+  except FieldError as error:
     sys.exit(str(error))
   rest = _without_config(argv)
   config_flags.DEFINE_config_dict('config', config, _HELP, sys_argv=rest)
@@ -46,6 +47,29 @@ def parse_flags(argv: Sequence[str], config: ConfigDict | None = None) -> list[s
     return app.parse_flags_with_usage(rest)
   except (AttributeError, KeyError, TypeError) as error:
     sys.exit(f'config: {error}')
+
+
+def expand(argv: Sequence[str]) -> list[str]:
+  """Returns the words of a command line as all that reads them here expects them.
+
+  Those of each --flagfile stand in its place; a flag of the config and its value, and any flag and
+  its value on a line of such a file, are joined by '='.
+
+  Raises:
+    FieldError: if a flag file cannot be read.
+  """
+  try:
+    words = flags.FLAGS.read_flags_from_files(list(argv))
+  except flags.Error as error:
+    raise FieldError('--flagfile', f'expected a file of flags, one a line, got {error}.') from error
+  joined = []
+  for word in words:
+    before = joined[-1] if joined else ''
+    if re.fullmatch(r'--?config(\.[\w.]+)?', before) and not word.startswith('-'):
+      joined[-1] = f'{before}={word}'
+    else:
+      joined.append(re.sub(r'^(--?[\w.]+)\s+', r'\1=', word))
+  return joined
 
 
 def load_config(path: str) -> ConfigDict:
@@ -78,7 +102,7 @@ def import_file(path: pathlib.Path) -> Any:
 
 def with_all_fields(config: ConfigDict) -> ConfigDict:
   """Returns a config in which the fields that its parts have by default are there, too."""
-  config = config.copy_and_resolve_references()
+  config = copy.deepcopy(config)  # A field that is None stays open to values of its type.
   with config.unlocked():
     for group in PARTS:
       parent, last = _parent(config, group)
@@ -93,12 +117,9 @@ def with_all_fields(config: ConfigDict) -> ConfigDict:
 
 def with_parts(config: ConfigDict, argv: Sequence[str]) -> ConfigDict:
   """Returns the config with the parts that --config.GROUP.name=NAME picks, and their defaults."""
-  config = config.copy_and_resolve_references()
-  names = dict(
-    found.groups()
-    for found in (re.fullmatch(r'--?config\.([\w.]+)\.name=(.*)', word) for word in argv)
-    if found
-  )
+  config = copy.deepcopy(config)  # A field that is None stays open to values of its type.
+  matches = (re.fullmatch(r'--?config\.([\w.]+)\.name=(.*)', word) for word in argv)
+  names = dict(match.groups() for match in matches if match)
   for group in PARTS:
     parent, last = _parent(config, group)
     if group in names and parent is not None and last in parent:
@@ -108,20 +129,21 @@ def with_parts(config: ConfigDict, argv: Sequence[str]) -> ConfigDict:
 
 
 def flag_value(argv: Sequence[str], name: str) -> str | None:
-  """Returns the value of a flag before flags are parsed, None where it is not given."""
+  """Returns the value of a flag in `expand`ed words, the last; None where it is not given."""
+  value = None
   for word, following in zip(argv, [*argv[1:], ''], strict=True):
-    found = re.fullmatch(f'--?{name}(?:=(.*))?', word)
-    if found:
-      return following if found[1] is None else found[1]
-  return None
+    match = re.fullmatch(f'--?{name}(?:=(.*))?', word)
+    if match:
+      value = following if match[1] is None else match[1]
+  return value
 
 
 def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
   """Raises FieldError if --config.group.field names a field that `config` lacks."""
   for word in argv:
-    found = re.match(r'--?(?:no)?config\.([^=]+)', word)
-    if found:
-      _check_field(config, found[1])
+    match = re.match(r'--?(?:no)?config\.([^=]+)', word)
+    if match:
+      _check_field(config, match[1])
 
 
 def from_json(value: Any) -> Any:
@@ -157,15 +179,9 @@ def _parent(config: ConfigDict, group: str) -> tuple[ConfigDict | None, str]:
 
 
 def _without_config(argv: Sequence[str]) -> list[str]:
-  """Returns the words but for --config=FILE, in either form, and the names of parts."""
-  rest, words = [], iter(argv)
+  """Returns the words but for --config=FILE and the names of parts."""
   names = '|'.join(re.escape(group) for group in PARTS)
-  for word in words:
-    if re.fullmatch('--?config', word):
-      next(words, None)
-    elif not re.match(rf'--?config=|--?config\.({names})\.name=', word):
-      rest.append(word)
-  return rest
+  return [x for x in argv if not re.match(rf'--?config=|--?config\.({names})\.name=', x)]
 
 
 def _check_field(config: ConfigDict, field: str) -> None:
@@ -174,5 +190,5 @@ def _check_field(config: ConfigDict, field: str) -> None:
   for name in field.split('.'):
     if not isinstance(group, ConfigDict) or name not in group:
       fields = sorted(group) if isinstance(group, ConfigDict) else []
-      raise FieldError(f'{path}.{name}', f'unknown field; expected one of {fields}.')
+      raise FieldError(f'{path}.{name}', unknown_field(name, fields))
     group, path = group[name], f'{path}.{name}'

@@ -8,7 +8,7 @@ import sys
 from absl import app, flags, logging
 
 from pkpo_jax.errors import CONFIG_ERRORS, USER_ERRORS
-from pkpo_jax.flags import flag_value, parse_flags
+from pkpo_jax.flags import expand, flag_value, parse_flags
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.train import prepare, run_steps
 
@@ -24,7 +24,8 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
   config, workdir = flags.FLAGS.config, _WORKDIR.value
   try:
-    prepared = prepare(config, workdir, config_file=flag_value(sys.argv, 'config'))
+    config_file = flag_value(expand(sys.argv), 'config')
+    prepared = prepare(config, workdir, config_file)
   except CONFIG_ERRORS as error:
     sys.exit(str(error))
   try:

@@ -162,7 +162,7 @@ def _parse(path: pathlib.Path, number: int, line: str) -> dict[str, int | float]
 def _drop_from_step(path: pathlib.Path, first_step: int) -> None:
   """Removes the lines of steps >= first_step, and a last line that was cut short."""
   kept = []
-  for line in path.read_text().splitlines(keepends=True):
+  for line in path.read_text(errors='replace').splitlines(keepends=True):
     if not line.endswith('\n') or _parse(path, len(kept) + 1, line)['step'] >= first_step:
       break
     kept.append(line)

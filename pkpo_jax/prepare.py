@@ -10,6 +10,7 @@ import json
 from absl import app, flags
 
 from pkpo_jax.data.datasets import prepare, read_provenance
+from pkpo_jax.errors import CONFIG_ERRORS, FieldError
 from pkpo_jax.settings import call
 from pkpo_jax.tasks.datasets import DATASETS
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> None:
     options = _read_options(_OPTIONS.value)
     dataset = call(_DATASET.value, DATASETS[_DATASET.value], options)
     folder = prepare(dataset, _DATA_DIR.value, _SOURCE.value)
-  except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+  except CONFIG_ERRORS as error:
     raise app.UsageError(str(error)) from error
   provenance = read_provenance(folder)
   print(folder)
@@ -47,9 +48,9 @@ def _read_options(text: str) -> dict:
   try:
     options = json.loads(text)
   except json.JSONDecodeError as error:
-    raise ValueError(f'--options: expected a JSON object, got {text!r}: {error}.') from error
+    raise FieldError('--options', f'expected a JSON object, got {text!r}: {error}.') from error
   if not isinstance(options, dict):
-    raise ValueError(f'--options: expected a JSON object, got {text!r}.')
+    raise FieldError('--options', f'expected a JSON object, got {text!r}.')
   return options
 
 

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -31,14 +32,13 @@ from pkpo_jax.tally import empty_tally
 from pkpo_jax.tasks.grades import Grades, check_finite
 from pkpo_jax.types import Prompts, Rollout, Snapshot, TrainState
 from pkpo_jax.typing import Key
-from pkpo_jax.workdir import lock_workdir
 
 # Metrics of an update that compare the policy with the one that drew the samples.
 _OF_SAMPLES = ('ratio_mean', 'log_ratio_max')
 
 
 class Session:
-  """A run in its workdir; a context manager that owns the lock, the checkpoints and the files."""
+  """A run in its workdir; a context manager that owns its checkpoints and files."""
 
   def __init__(
     self,
@@ -51,7 +51,7 @@ class Session:
 
     Args:
       run: the parts of the run.
-      workdir: its folder, claimed.
+      workdir: its folder, locked and claimed.
       stopping: whether SIGTERM has come.
       over_prompts: how prompts are split over devices.
     """
@@ -71,7 +71,6 @@ class Session:
   def __enter__(self) -> 'Session':
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._run.task)
-      stack.enter_context(lock_workdir(self._workdir))
       self._checkpoints = stack.enter_context(
         Checkpoints(self._workdir, self._run.settings.checkpoint)
       )
@@ -173,8 +172,19 @@ class Session:
       samples.add(step, prompts, rollout, grades, advantages=advantages, k=k)
       samples.write()
 
-  def log(self, step: int, update: dict[str, Any], observed: dict[str, Any], laps: Laps) -> None:
-    """Ends a step: writes its metrics where it is logged, and moves the bar."""
+  def log(
+    self,
+    step: int,
+    rollout: Rollout,
+    update: dict[str, Any],
+    observed: dict[str, Any],
+    laps: Laps,
+  ) -> None:
+    """Ends a step: writes its metrics where it is logged, and moves the bar.
+
+    train/learning_rate is that of the step; time/tokens_per_s is its completion tokens over the
+    seconds of its parts.
+    """
     settings, num_problems = self._run.settings, self._run.task.num_problems
     if num_problems is not None:
       epoch = epoch_begun(step, settings.rollout.num_prompts, num_problems)
@@ -183,8 +193,11 @@ class Session:
     if self._is_logged(step):
       if not self._samples_policy:
         update = {name: value for name, value in update.items() if name not in _OF_SAMPLES}
-      metrics = {f'train/{name}': value for name, value in (update | observed).items()}
-      self._writer.write(step, metrics | laps.metrics)
+      update = update | observed | {'learning_rate': self._run.learning_rate(step)}
+      metrics = {f'train/{name}': value for name, value in update.items()} | laps.metrics
+      seconds = sum(laps.metrics.values())
+      metrics['time/tokens_per_s'] = float(jnp.sum(rollout.completion_mask)) / seconds
+      self._writer.write(step, metrics)
     self._bar.update()
 
   def _evaluation(self, step: int, params: Any) -> dict[str, float]:

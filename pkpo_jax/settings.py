@@ -6,7 +6,6 @@ what was expected.
 """
 
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
@@ -16,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from pkpo_jax import losses
-from pkpo_jax.errors import FieldError, FieldTypeError, expect
+from pkpo_jax.errors import FieldError, FieldTypeError, expect, unknown_field
 
 Config = Mapping[str, Any] | ConfigDict
 
@@ -76,10 +75,7 @@ def check_kwargs(
   }
   for name in kwargs:
     if name not in parameters:
-      close = difflib.get_close_matches(name, parameters, 1)
-      hint = f' (did you mean {close[0]}?)' if close else ''
-      problem = f'unknown field{hint}; expected one of {sorted(parameters)}.'
-      raise FieldError(f'{field}.{name}', problem)
+      raise FieldError(f'{field}.{name}', unknown_field(name, parameters))
   for name, parameter in parameters.items():
     if name not in kwargs and parameter.default is parameter.empty:
       raise FieldError(f'{field}.{name}', f'missing; {field} needs {sorted(parameters)}.')

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import DataError, MissingDataError, expect, require_package
 from pkpo_jax.sampling import PAD_ID
 
 _EOS, _BOS, _UNKNOWN = range(PAD_ID + 1, PAD_ID + 4)
@@ -68,7 +68,7 @@ class CharacterTokenizer:
     """
     for position, character in enumerate(text):
       if character not in self._ids:
-        raise ValueError(
+        raise DataError(
           f'text: expected newlines and printable ASCII, got {character!r} at position {position}.'
         )
     return [self._ids[character] for character in text]
@@ -96,17 +96,18 @@ class SentencePieceTokenizer:
       ValueError: if it is no SentencePiece model, or one whose ids are not Gemma-2's.
     """
     if not pathlib.Path(path).is_file():
-      raise FileNotFoundError(
+      raise MissingDataError(
         f'path: {path}: no such file. It is the SentencePiece model released with the weights of '
         'Gemma-2, tokenizer.model on Hugging Face and tokenizer_gemma2.model in the gemma release. '
         'Put it there, or name where it is: --config.policy.tokenizer.path=FILE.'
       )
+    require_package('sentencepiece', extra='gemma')
     import sentencepiece  # the other tokenizer does without it
 
     try:
       self._model = sentencepiece.SentencePieceProcessor(model_file=path)
     except RuntimeError as error:
-      raise ValueError(f'path: expected a SentencePiece model, got {path}: {error}.') from error
+      raise DataError(f'path: expected a SentencePiece model, got {path}: {error}.') from error
     model = self._model
     found = dict(pad=model.pad_id(), eos=model.eos_id(), bos=model.bos_id(), unk=model.unk_id())
     ids = dict(pad=PAD_ID, eos=_EOS, bos=_BOS, unk=_UNKNOWN)

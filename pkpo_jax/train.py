@@ -14,7 +14,7 @@ from pkpo_jax.session import Session
 from pkpo_jax.settings import Config
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.types import TrainState
-from pkpo_jax.workdir import claim_workdir
+from pkpo_jax.workdir import check_workdir, claim_workdir, lock_workdir
 
 
 class Prepared(NamedTuple):
@@ -23,12 +23,16 @@ class Prepared(NamedTuple):
   Attributes:
     run: its parts.
     mesh: its devices.
-    workdir: its folder, claimed.
+    workdir: its folder, which may be this run's.
+    config: all fields, to be kept in workdir.
+    config_file: where they came from.
   """
 
   run: Run
   mesh: Mesh
   workdir: pathlib.Path
+  config: Config
+  config_file: str | None
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
@@ -51,7 +55,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 def prepare(
   config: Config, workdir: str | pathlib.Path, config_file: str | None = None
 ) -> Prepared:
-  """Returns the run that `config` describes, after all checks that need no work.
+  """Returns the run that `config` describes, after all checks that need no work; writes nothing.
 
   Args:
     config: the config.
@@ -66,14 +70,16 @@ def prepare(
   run = make_run(config)
   mesh = sharding.make_mesh(run.settings.mesh)
   check_mesh(run.settings, mesh)
-  claim_workdir(pathlib.Path(workdir), config, config_file)
-  return Prepared(run, mesh, pathlib.Path(workdir))
+  check_workdir(pathlib.Path(workdir), config)
+  return Prepared(run, mesh, pathlib.Path(workdir), config, config_file)
 
 
 def run_steps(prepared: Prepared) -> TrainState:
   """Returns the state after the last step; arguments and errors are those of `train`."""
-  with Stopping() as stopping:
-    state, num_steps = _run_steps(*prepared, stopping)
+  run, mesh, workdir, config, config_file = prepared
+  with lock_workdir(workdir), Stopping() as stopping:
+    claim_workdir(workdir, config, config_file)
+    state, num_steps = _run_steps(run, mesh, workdir, stopping)
   if stopping.requested:
     print(f'Stopped by SIGTERM after {num_steps} steps; the same command goes on from there.')
     raise SystemExit(0)
@@ -103,6 +109,6 @@ def _run_steps(
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
       laps.end('update', state)
       session.keep(step, prompts, rollout, grades, advantages, k)
-      session.log(step, metrics, observed, laps)
+      session.log(step, rollout, metrics, observed, laps)
       step += 1
   return state, step

@@ -13,47 +13,41 @@ import jax
 
 from pkpo_jax.errors import WorkdirError
 
-# Fields that change no number of a run, so that a resumed run may have others.
+# Fields that change no number of a training, so that a resumed run may have others. Those of the
+# mesh and those that only save memory change the order of sums, and so the last bits.
+# log.rolling_steps is none of them: it is the length of a window that is saved.
 _FREE = re.compile(
-  r'log\..*|checkpoint\..*|mesh\..*|task\.(num_workers|deadline_s|data_dir|(\w+_)?source)'
+  r'log\.(?!rolling_steps).*|checkpoint\..*|mesh\..*|eval\.every'
+  r'|task\.(num_workers|deadline_s|data_dir|(\w+_)?source)'
+  r'|loss\.num_microbatches|policy\.(remat|log_prob_chunk)'
 )
 # Paths; others are as good if their files are the same.
 _PATHS = ('policy.weights', 'policy.tokenizer.path', 'warm_start')
 _HEAD_BYTES = 2**20  # Of each file, beside its name and size, what is compared.
 
 
-def claim_workdir(
-  workdir: pathlib.Path, config: Mapping[str, Any], config_file: str | None = None
-) -> None:
-  """Makes `workdir` that of a run with this config, or checks that it may go on with it.
+def check_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Returns the fields in which this config differs from that of the run in `workdir`.
 
-  Only fields that change no number may differ from those that the run had: log, checkpoint, mesh,
-  the workers of the judge, and paths of the same files; and num_train_steps, if the learning rate
-  does not depend on it. What has changed is printed and added to workdir/config_history.jsonl.
+  Only fields that change no number may differ: log, checkpoint, mesh, when the run is evaluated,
+  the workers of the judge, what only saves memory, and paths of the same files; and
+  num_train_steps, if the learning rate does not depend on it. Changes nothing.
 
   Args:
-    workdir: the folder; made if need be.
+    workdir: the folder, which need not be there.
     config: the whole config, with all fields.
-    config_file: the file that it came from, kept for `pkpo_jax.evaluate`.
+
+  Returns: for each field by its dotted name the old value and the new one; {} where there is no run
+    yet.
 
   Raises:
     WorkdirError: if the folder belongs to another run; names the fields that differ.
   """
-  path = workdir / 'config.json'
+  if not (workdir / 'config.json').exists():
+    return {}
   config = json.loads(json.dumps(config))
-  contents = {field: _content(value) for field, value in _paths_of(config).items()}
-  origin = {'config_file': config_file and str(pathlib.Path(config_file.split(':')[0]).absolute())}
-  if not path.exists():
-    if jax.process_index() == 0:
-      try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        _write(workdir / 'origin.json', {**origin, 'contents': contents})
-        _write(path, config)
-      except OSError as error:
-        raise WorkdirError(f'workdir: cannot write to {workdir}: {error.strerror}.') from error
-    return
-  old = flatten(read_config(workdir))
-  new = flatten(config)
+  contents = _contents(config)
+  old, new = flatten(read_config(workdir)), flatten(config)
   changed = sorted(f for f in old.keys() | new.keys() if old.get(f) != new.get(f))
   known = _read_json(workdir / 'origin.json', {'contents': {}})
   refused = [field for field in changed if not _may_change(field, config, contents, known)]
@@ -66,16 +60,43 @@ def claim_workdir(
       f'workdir: {workdir} holds a run that has come to step {reached}, beyond '
       f'num_train_steps = {config["num_train_steps"]}.'
     )
-  if changed and jax.process_index() == 0:
-    for field in changed:
-      print(f'{field}: {old.get(field)!r} until now, {new.get(field)!r} from here on.')
-    entry = {
-      'step': reached,
-      'changed': {field: [old.get(field), new.get(field)] for field in changed},
-    }
-    with (workdir / 'config_history.jsonl').open('a') as file:
-      file.write(json.dumps(entry) + '\n')
+  return {field: (old.get(field), new.get(field)) for field in changed}
+
+
+def claim_workdir(
+  workdir: pathlib.Path, config: Mapping[str, Any], config_file: str | None = None
+) -> None:
+  """Makes `workdir` that of a run with this config, or lets its run go on with this config.
+
+  What has changed is printed and added to workdir/config_history.jsonl. Another process must not
+  train there: call it while the workdir is locked.
+
+  Args:
+    workdir: the folder, which is there.
+    config: the whole config, with all fields.
+    config_file: the file that it came from, kept for `pkpo_jax.evaluate`.
+
+  Raises:
+    WorkdirError: see `check_workdir`; or if the folder cannot be written to.
+  """
+  changed = check_workdir(workdir, config)
+  path, is_new = workdir / 'config.json', not (workdir / 'config.json').exists()
+  if jax.process_index() != 0 or not (is_new or changed):
+    return
+  try:
+    if is_new:
+      file = config_file and str(pathlib.Path(config_file.split(':')[0]).absolute())
+      origin = {'config_file': file, 'contents': _contents(config)}
+      _write(workdir / 'origin.json', origin)
+    for field, (old, new) in changed.items():
+      print(f'{field}: {old!r} until now, {new!r} from here on.')
+    if changed:
+      entry = {'step': _last_saved_step(workdir), 'changed': changed}
+      with (workdir / 'config_history.jsonl').open('a') as history:
+        history.write(json.dumps(entry) + '\n')
     _write(path, config)
+  except OSError as error:
+    raise WorkdirError(f'workdir: cannot write to {workdir}: {error.strerror}.') from error
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -100,12 +121,13 @@ def config_file_of(workdir: pathlib.Path) -> pathlib.Path | None:
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps `workdir` to this process while in the `with` statement.
+  """Keeps `workdir` to this process while in the `with` statement; makes it if need be.
 
   Raises:
     WorkdirError: if another process has it, or it cannot be written to.
   """
   try:
+    workdir.mkdir(parents=True, exist_ok=True)
     file = (workdir / 'lock').open('w')
   except OSError as error:
     raise WorkdirError(f'workdir: cannot write to {workdir}: {error.strerror}.') from error
@@ -153,9 +175,10 @@ def _last_saved_step(workdir: pathlib.Path) -> int:
   return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _paths_of(config: Mapping[str, Any]) -> dict[str, str]:
+def _contents(config: Mapping[str, Any]) -> dict[str, str | None]:
+  """Returns hashes of what is at the paths in a config, by field."""
   flat = flatten(config)
-  return {field: flat[field] for field in _PATHS if flat.get(field) is not None}
+  return {field: _content(flat[field]) for field in _PATHS if flat.get(field) is not None}
 
 
 def _content(path: str) -> str | None:

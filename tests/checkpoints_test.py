@@ -14,12 +14,12 @@ from pkpo_jax.checkpoints import (
   Checkpoints,
   UnreadableCheckpoint,
   _checksums,
-  claim_workdir,
   restore_params,
 )
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.tally import Tally
 from pkpo_jax.types import Snapshot, TrainState
+from pkpo_jax.workdir import claim_workdir
 
 ITEMS = ('params', 'optimizer', 'tally', 'key', 'position', 'score', 'checksums')
 
@@ -155,6 +155,19 @@ def test_a_checkpoint_without_evaluation_is_never_the_best(tmp_path):
     restore_params(tmp_path, _model(), 'best')
   _save(tmp_path, [4, 5], _settings(1, 'eval/pass@1'), {4: {'eval/pass@1': -1.0}})
   assert _steps(tmp_path) == [4, 5]
+  assert restore_params(tmp_path, _model(), 'best')[0] == 4
+
+
+def test_scores_of_another_metric_do_not_count(tmp_path):
+  evaluations = {step: {'eval/pass@1': 0.9 - step / 10, 'eval/pass@8': 0.5} for step in range(1, 6)}
+  _save(tmp_path, [1, 2], _settings(1, 'eval/pass@1'), evaluations)
+  assert _steps(tmp_path) == [1, 2]
+  # pass@1 of step 1 is larger than any pass@8.
+  _save(tmp_path, [3, 4], _settings(1, 'eval/pass@8'), evaluations)
+  assert _steps(tmp_path) == [3, 4]
+  assert restore_params(tmp_path, _model(), 'best')[0] == 3
+  # A run that keeps no best checkpoint from here on still has the one that it kept.
+  _save(tmp_path, [5], _settings(2), evaluations)
   assert restore_params(tmp_path, _model(), 'best')[0] == 4
 
 

@@ -560,7 +560,7 @@ def test_errors_name_what_is_wrong(trained, tmp_path):
 
 def main_with(monkeypatch, **flags):
   names = ('workdir', 'other_workdir', 'output', 'num_prompts_at_once')
-  flags = dict.fromkeys(names) | {'seed': 0, 'checkpoint': 'latest'} | flags
+  flags = dict.fromkeys(names) | {'seed': 0, 'checkpoint': 'latest', 'overwrite': False} | flags
   monkeypatch.setattr(evaluate.flags, 'FLAGS', SimpleNamespace(**flags))
   evaluate.main(['evaluate'])
 
@@ -601,6 +601,7 @@ def test_what_is_written_is_the_report(tmp_path):
     'mean': [0.1, 0.2, 0.4],
     'low': [0.0, 0.1, 0.3],
     'high': [0.2, 0.3, 0.6],
+    'warnings': [None, 'the interval rests on 2 of 9 problems', None],
   }
   curves = {'pass@k': columns | {'standard_error': [0.05, 0.05, 0.1], 'exact': [0.1, 0.2, 0.3]}}
   curves['maj@k'] = columns | {'standard_error': [0.01, 0.01, 0.02]}
@@ -629,6 +630,11 @@ def test_what_is_written_is_the_report(tmp_path):
   assert any(
     line.split() == ['answer_diversity', '1.0000', 'of', '1', 'problems'] for line in lines
   )
+  warning = 'k = 3: the interval rests on 2 of 9 problems'
+  assert [line for line in lines if '!' in line] == [
+    *[f'  ! pass@k, {warning}', f'  ! maj@k, {warning}'] * 2,
+    f'  ! pass@k, {warning}',
+  ]
   rows = [line for line in lines if line.endswith(']') or line.endswith('*')]
   is_marked = [line.endswith('*') for line in rows if '+' in line]
   assert is_marked == [False, True, True]
@@ -642,6 +648,27 @@ def test_what_is_written_is_the_report(tmp_path):
     assert struct.unpack('>II', header[16:24]) == (150 * (1.5 + 5 * panels), 150 * 4.8)
 
 
+def test_no_evaluation_is_written_over_silently(tmp_path):
+  def fill(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / 'evaluation.json').touch()
+    return folder
+
+  of = lambda output=None, overwrite=False: evaluate.output_folder(tmp_path, output, overwrite)
+  assert of() == tmp_path / 'evaluation'
+  fill(tmp_path / 'evaluation')
+  assert of() == tmp_path / 'evaluation_2'
+  fill(tmp_path / 'evaluation_2')
+  assert of() == tmp_path / 'evaluation_3'
+  assert of(overwrite=True) == tmp_path / 'evaluation'
+  own = str(tmp_path / 'own')
+  assert of(own) == tmp_path / 'own'
+  fill(tmp_path / 'own')
+  with pytest.raises(ValueError, match='output: expected a folder without an evaluation, or --ov'):
+    of(own)
+  assert of(own, overwrite=True) == tmp_path / 'own'
+
+
 def test_command_line(trained, tmp_path):
   command = [
     sys.executable, '-m', 'pkpo_jax.evaluate', f'--workdir={trained}',
@@ -650,7 +677,7 @@ def test_command_line(trained, tmp_path):
   ]  # fmt: skip
   run = subprocess.run(command, capture_output=True, text=True, check=True)
   assert 'bandit, step 4: 16 problems, 12 samples of each' in run.stdout
-  assert run.stderr.count('100%') >= 2 and 'ETA' in run.stderr, 'a progress bar for each run'
+  assert '\r' not in run.stderr, 'lines, as there is no terminal'
   found = json.loads((tmp_path / 'new' / 'out' / 'evaluation.json').read_text())
   assert found['runs'][0]['curves']['pass@k']['k'] == [1, 2, 4, 5, 8, 12]
   assert found['runs'][0]['config']['checkpoint']['best_metric'] == 'eval/pass@1'

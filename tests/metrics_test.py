@@ -5,6 +5,7 @@ import json
 import pytest
 from tensorboardX import proto
 
+from pkpo_jax.errors import DataError
 from pkpo_jax.metrics import MetricWriter, read_metrics
 
 
@@ -31,6 +32,30 @@ def test_a_line_cut_short_is_dropped(tmp_path):
   path.write_text(path.read_text() + '{"step": 3, "train/lo')
   _write(tmp_path, 3, range(3, 5))
   assert [line['step'] for line in read_metrics(tmp_path)] == list(range(5))
+
+
+@pytest.mark.parametrize(
+  'damage, words',
+  [
+    ('{"step": 1, "train/lo', 'expected JSON, got \'{"step": 1, "train/lo\''),
+    ('', "expected JSON, got ''"),
+    ('\0\0\0', 'expected JSON'),
+    ('\udcff\udcfe', 'expected JSON'),
+    ('[1, 2]', "expected an object with 'step', got '\\[1, 2\\]'"),
+    ('{"train/loss": 1.0}', "expected an object with 'step'"),
+  ],
+)
+def test_a_damaged_line_is_named(damage, words, tmp_path):
+  _write(tmp_path, 0, range(3))
+  path = tmp_path / 'metrics.jsonl'
+  lines = path.read_text().splitlines()
+  lines[1] = damage
+  path.write_bytes(('\n'.join(lines) + '\n').encode(errors='surrogateescape'))
+  with pytest.raises(DataError, match=f'metrics.jsonl, line 2: {words}'):
+    read_metrics(tmp_path)
+  # The same for a run that is resumed behind the damage.
+  with pytest.raises(DataError, match=f'metrics.jsonl, line 2: {words}'):
+    MetricWriter(tmp_path, 3, False)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

@@ -310,7 +310,7 @@ def test_command_line(tmp_path):
   ]  # fmt: skip
   found = subprocess.run(command, capture_output=True, text=True, check=True)
   assert 'eval/max@16_exact' in found.stdout
-  assert '20/20' in found.stderr and 'ETA' in found.stderr, 'a progress bar'
+  assert '\r' not in found.stderr, 'lines, as there is no terminal'
   command.append('--config.advantage.k=32')
   bad = subprocess.run(command, capture_output=True, text=True, check=False)
   assert bad.returncode != 0
@@ -511,11 +511,19 @@ def test_a_resumed_run_needs_the_same_problems(sequences, tmp_path, monkeypatch)
 
 def test_two_processes_cannot_train_in_one_workdir(tmp_path):
   config = _small()
-  tmp_path.joinpath('run').mkdir()
   with lock_workdir(tmp_path / 'run'):
     with pytest.raises(ValueError, match='workdir: another process trains in .*run'):
       train(config, tmp_path / 'run')
+  assert [path.name for path in (tmp_path / 'run').iterdir()] == ['lock']
   train(config, tmp_path / 'run')
+  files = ('config.json', 'origin.json', 'metrics.jsonl')
+  before = [(tmp_path / 'run' / name).read_bytes() for name in files]
+  config.log.every = 2  # It may change, but not while another process trains.
+  with lock_workdir(tmp_path / 'run'):
+    with pytest.raises(ValueError, match='workdir: another process trains in .*run'):
+      train(config, tmp_path / 'run')
+  assert [(tmp_path / 'run' / name).read_bytes() for name in files] == before
+  assert not (tmp_path / 'run' / 'config_history.jsonl').exists()
 
 
 def test_as_many_problems_must_be_held_out_as_are_evaluated(tmp_path):
@@ -524,6 +532,47 @@ def test_as_many_problems_must_be_held_out_as_are_evaluated(tmp_path):
   with pytest.raises(ValueError, match='eval.num_prompts: expected at most .* 256, got 257'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  'changes, tolerance',
+  [
+    ({'num_train_steps': 12}, 0),
+    ({'num_train_steps': 12, 'eval.every': 3, 'loss.num_microbatches': 2}, 1e-5),
+  ],
+)
+def test_a_run_with_a_horizon_of_its_own_is_extended(changes, tolerance, tmp_path):
+  fixed = {'optimizer.decay': 'linear', 'optimizer.decay_steps': 12}
+  train(_small(**fixed), tmp_path / 'whole')
+  train(_small(**fixed, num_train_steps=7), tmp_path / 'run')
+  train(_small(**fixed, **changes), tmp_path / 'run')
+  of_training = lambda line: {x: y for x, y in line.items() if x.startswith('train/')}
+  whole, found = (
+    {line['step']: of_training(line) for line in read_metrics(tmp_path / name) if of_training(line)}
+    for name in ('whole', 'run')
+  )
+  assert list(found) == list(whole) == list(range(12))
+  for step, line in whole.items():
+    assert found[step] == pytest.approx(line, rel=tolerance, abs=tolerance)
+  evaluated = [x['step'] for x in read_metrics(tmp_path / 'run') if 'eval/pass@1' in x]
+  assert evaluated == ([0, 5, 10, 12] if 'eval.every' not in changes else [0, 5, 9, 12])
+
+
+def test_learning_rate_and_tokens_per_second_are_logged(sequences, tmp_path):
+  config = config_of()
+  config.update_from_flattened_dict(
+    {'log.samples_per_step': 32, 'optimizer.decay': 'linear', 'optimizer.learning_rate': 0.5}
+  )
+  train(config, tmp_path)
+  lines = [line for line in read_metrics(tmp_path) if 'train/loss' in line]
+  assert [x['train/learning_rate'] for x in lines] == pytest.approx([0.5, 0.375, 0.25, 0.125])
+  samples = [json.loads(x) for x in (tmp_path / 'samples' / 'train.jsonl').read_text().splitlines()]
+  for line in lines:
+    lengths = [x['num_tokens'] for x in samples if x['step'] == line['step']]
+    assert len(lengths) == 32 and len(set(lengths)) > 1
+    parts = ('rollout', 'rewards', 'update')
+    seconds = sum(line[f'time/{part}_s'] for part in parts)
+    assert line['time/tokens_per_s'] * seconds == pytest.approx(sum(lengths), rel=1e-5)
 
 
 def test_a_workdir_of_another_config_is_refused(tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tqdm
 from absl import logging
 
 from experiments.launcher import Job, run_jobs
@@ -20,6 +19,7 @@ from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.measure import Evaluation, make_evaluate
 from pkpo_jax.intervals import paired_bootstrap
 from pkpo_jax.metrics import read_metrics
+from pkpo_jax.progress import Progress
 from pkpo_jax.run import make_run
 from pkpo_jax.workdir import flatten
 
@@ -99,7 +99,7 @@ def evaluate(jobs: Mapping[str, list[Job]]) -> tuple[tuple[int, ...], dict[str, 
   measure = make_evaluate(run)
   found = {method: [] for method in jobs}
   all_jobs = [(method, one) for method, group in jobs.items() for one in group]
-  for i, (method, one) in enumerate(tqdm.tqdm(all_jobs, desc='evaluation', unit='run')):
+  for i, (method, one) in enumerate(Progress('evaluation', items=all_jobs, unit='run')):
     step, params = restore_params(one.workdir, like)
     found[method].append(measure(params, step, jax.random.key(i)))
   return run.settings.eval.ks, found

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
-from tqdm import tqdm
 
 from experiments import gaussian_exact, results
 from experiments.pkpo_fig4_variance.estimators import ESTIMATORS, MIN_SETS, PKPO
+from pkpo_jax.progress import Progress
 
 COMMAND = 'python -m experiments.pkpo_fig4_variance.sweep'
 RESULTS = Path(__file__).parent / 'results'
@@ -70,7 +70,7 @@ def main(output_dir: Path = RESULTS) -> None:
   keys = jax.random.split(jax.random.key(SEED), len(settings))
   rows = []
   for key, (panel, x, sampler, parameter, num_samples) in zip(
-    tqdm(keys, unit='setting'), settings, strict=True
+    Progress('variance', items=list(keys), unit='setting'), settings, strict=True
   ):
     if sampler is sample_binary:
       # d/dlogit of 1 - (1 - p)^k, with dp/dlogit = p (1 - p).

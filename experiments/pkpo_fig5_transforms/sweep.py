@@ -4,16 +4,17 @@ Rewards x are uniform on [-1/2, 1/2]. All in the paper's sum convention, w_i = A
 """
 
 import functools
+import itertools
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments import results
 from pkpo_jax import ADVANTAGES
+from pkpo_jax.progress import Progress
 
 COMMAND = 'python -m experiments.pkpo_fig5_transforms.sweep'
 RESULTS = Path(__file__).parent / 'results'
@@ -61,7 +62,8 @@ def main(output_dir: Path = RESULTS) -> None:
   keys = jax.random.split(jax.random.key(SEED), num_batches)
   centres = (np.arange(num_bins) + 0.5) / num_bins - 0.5
   rows = []
-  for method, k in tqdm([(method, k) for method in METHODS for k in CONFIG['ks']], unit='setting'):
+  pairs = list(itertools.product(METHODS, CONFIG['ks']))
+  for method, k in Progress('transforms', items=pairs, unit='setting'):
     # The same rewards for every method and k.
     sums = [np.asarray(sum_by_bin(key, jnp.int32(k), method), np.float64) for key in keys]
     weights, residuals, counts, nonzero = np.concatenate(sums, axis=1)

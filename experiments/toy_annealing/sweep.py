@@ -6,11 +6,10 @@ python -m experiments.toy_annealing.sweep
 import pathlib
 import time
 
-import tqdm
-
 from configs import bandit, default
 from experiments.results import write_rows
 from experiments.toy import curve_rows
+from pkpo_jax.progress import Progress
 from pkpo_jax.workdir import flatten
 
 NUM_SEEDS = 100
@@ -37,7 +36,7 @@ def main() -> None:
   config.eval.ks = KS
   config.optimizer.decay = 'constant'  # Every phase of a schedule gets the same step size.
   rows = []
-  for name, (k, schedule) in tqdm.tqdm(schedules().items()):
+  for name, (k, schedule) in Progress('annealing', items=[*schedules().items()], unit='schedule'):
     config.advantage.k, config.advantage.schedule = k, schedule
     rows += curve_rows(config, NUM_SEEDS, LOG_EVERY, 'pass_at_k', schedule=name)
   del config.advantage.k, config.advantage.schedule

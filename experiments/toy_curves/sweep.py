@@ -6,11 +6,10 @@ python -m experiments.toy_curves.sweep
 import pathlib
 import time
 
-import tqdm
-
 from configs import bandit, gaussian
 from experiments.results import write_rows
 from experiments.toy import curve_rows
+from pkpo_jax.progress import Progress
 from pkpo_jax.workdir import flatten
 
 NUM_SEEDS = 100
@@ -24,7 +23,7 @@ def main() -> None:
   for name, config in CONFIGS.items():
     start = time.time()
     rows = []
-    for k_opt in tqdm.tqdm(config.eval.ks, desc=name):
+    for k_opt in Progress(name, items=config.eval.ks, unit='k'):
       config.advantage.k = k_opt
       rows += curve_rows(config, NUM_SEEDS, LOG_EVERY, 'max_at_k', k_opt=k_opt)
     del config.advantage.k

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from pkpo_jax.errors import DataError
+
 Record = dict[str, Any]
 
 
@@ -64,5 +66,5 @@ class Generated(Dataset):
   def files(self, source: pathlib.Path | None) -> dict[str, pathlib.Path]:
     """Returns none; raises ValueError if there is a source."""
     if source is not None:
-      raise ValueError(f'{self.name}: expected no source, as it is generated, got {source}.')
+      raise DataError(f'{self.name}: expected no source, as it is generated, got {source}.')
     return {}

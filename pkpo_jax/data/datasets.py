@@ -20,6 +20,7 @@ from typing import Any
 from absl import logging
 
 from pkpo_jax.data.base import Dataset, Record
+from pkpo_jax.errors import DataError, MissingDataError, MissingPackageError
 from pkpo_jax.progress import progress_if_slow
 
 PROVENANCE = 'provenance.json'
@@ -112,11 +113,11 @@ def read_provenance(folder: pathlib.Path) -> dict[str, Any]:
   """
   path = folder / PROVENANCE
   if not path.is_file():
-    raise FileNotFoundError(f'{path} is missing; {_anew(folder)}')
+    raise MissingDataError(f'{path} is missing; {_anew(folder)}')
   try:
     return json.loads(path.read_bytes())
   except ValueError as error:
-    raise ValueError(f'{path}: expected JSON, got {error}; {_anew(folder)}') from error
+    raise DataError(f'{path}: expected JSON, got {error}; {_anew(folder)}') from error
 
 
 def _write(dataset: Dataset, source: pathlib.Path | None, scratch: pathlib.Path) -> pathlib.Path:
@@ -145,7 +146,7 @@ def _write(dataset: Dataset, source: pathlib.Path | None, scratch: pathlib.Path)
   folder = pathlib.Path(builder.data_dir)
   for split, records in splits.items():
     if _read(folder, split) != records:
-      raise ValueError(f'{dataset.name}: {split} does not read as it was written to {folder}.')
+      raise DataError(f'{dataset.name}: {split} does not read as it was written to {folder}.')
   provenance['prepared'] = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
   (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2) + '\n')
   if dataset.published and provenance['counts'] not in dataset.published:
@@ -160,16 +161,16 @@ def _check_records(dataset: Dataset, splits: Mapping[str, Sequence[Record]]) -> 
   ids = set()
   for split, records in splits.items():
     if not records:
-      raise ValueError(f'{dataset.name}: expected records of the split {split}, got none.')
+      raise DataError(f'{dataset.name}: expected records of the split {split}, got none.')
     for record in records:
       where = f'{dataset.name}: {split}, {record["id"]}'
       if record['id'] in ids:
-        raise ValueError(f'{where}: expected an id that no other record has.')
+        raise DataError(f'{where}: expected an id that no other record has.')
       ids.add(record['id'])
       try:
         json.dumps(record, ensure_ascii=False).encode()
       except UnicodeEncodeError as error:
-        raise ValueError(f'{where}: expected text in Unicode, got {error}.') from error
+        raise DataError(f'{where}: expected text in Unicode, got {error}.') from error
 
 
 def _check_prepared(folder: pathlib.Path, checksums: Mapping[str, str]) -> None:
@@ -177,9 +178,9 @@ def _check_prepared(folder: pathlib.Path, checksums: Mapping[str, str]) -> None:
   for name, checksum in checksums.items():
     path = folder / name
     if not path.is_file():
-      raise FileNotFoundError(f'{path} is missing; {_anew(folder)}')
+      raise MissingDataError(f'{path} is missing; {_anew(folder)}')
     if _checksum(path) != checksum:
-      raise ValueError(f'{path} has changed since it was prepared; {_anew(folder)}')
+      raise DataError(f'{path} has changed since it was prepared; {_anew(folder)}')
 
 
 def _check_source(
@@ -188,13 +189,13 @@ def _check_source(
   """Raises ValueError that names the file if the source is not that of `folder`."""
   for name in sorted(files.keys() | checksums.keys()):
     if name not in files:
-      raise ValueError(
+      raise DataError(
         f'{name} is not in the source, but {folder} was made from it; {_anew(folder)}'
       )
     if name not in checksums:
-      raise ValueError(f'{files[name]}: {folder} was made without it; {_anew(folder)}')
+      raise DataError(f'{files[name]}: {folder} was made without it; {_anew(folder)}')
     if _checksum(files[name]) != checksums[name]:
-      raise ValueError(f'{files[name]} is not what {folder} was made from; {_anew(folder)}')
+      raise DataError(f'{files[name]} is not what {folder} was made from; {_anew(folder)}')
 
 
 def _anew(folder: pathlib.Path) -> str:
@@ -226,7 +227,7 @@ def _import_tfds() -> types.ModuleType:
   try:
     import tensorflow_datasets
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackageError(
       "data sets need tensorflow-datasets: pip install 'pkpo_jax[problems]', or '.[problems]' in "
       'a clone.'
     ) from error

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pkpo_jax.errors import DataError, MissingDataError, MissingPackageError
+
 _KINDS = {str: 'text', int: 'an integer', list: 'a list', dict: 'an object'}
 _KINDS |= {list[str]: 'a list of texts', list[int]: 'a list of integers'}
 
@@ -28,7 +30,7 @@ class Row:
   def get(self, field: str, kind: Any) -> Any:
     """Returns a field; raises ValueError if it is missing or not of this kind, one of _KINDS."""
     if field not in self.fields:
-      raise ValueError(f'{self.where}: {field} is missing; expected {_KINDS[kind]}.')
+      raise DataError(f'{self.where}: {field} is missing; expected {_KINDS[kind]}.')
     value = self.fields[field]
     self.expect(is_of_kind(value, kind), field, _KINDS[kind], value)
     return value
@@ -36,7 +38,7 @@ class Row:
   def expect(self, condition: bool, field: str, expected: str, value: Any) -> None:
     """Raises ValueError naming place, field, what was expected and the value, unless true."""
     if not condition:
-      raise ValueError(f'{self.where}, {field}: expected {expected}, got {_shorten(value)}.')
+      raise DataError(f'{self.where}, {field}: expected {expected}, got {_shorten(value)}.')
 
 
 def is_of_kind(value: Any, kind: Any) -> bool:
@@ -59,7 +61,7 @@ def read_jsonl(path: pathlib.Path) -> Iterator[Row]:
         if line.strip():
           yield _parse(f'{path}, line {number}', line)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-      raise ValueError(f'{path}: expected a whole file made by gzip: {error}.') from error
+      raise DataError(f'{path}: expected a whole file made by gzip: {error}.') from error
 
 
 def read_json(path: pathlib.Path) -> Row:
@@ -83,11 +85,11 @@ def find_files(
   """
   wanted = f'{" and ".join(names)} from {origin}'
   if source is None:
-    raise FileNotFoundError(f'{name}: expected as source a folder with {wanted}, got none.')
+    raise MissingDataError(f'{name}: expected as source a folder with {wanted}, got none.')
   files = {file: source / file for file in names}
   for path in files.values():
     if not path.is_file():
-      raise FileNotFoundError(
+      raise MissingDataError(
         f'{name}: {path} is missing. Put {wanted} into one folder and name it as the source.'
       )
   return files
@@ -102,27 +104,27 @@ def package_file(package: str, path: str, extra: str) -> pathlib.Path:
   """
   spec = importlib.util.find_spec(package)
   if spec is None:
-    raise ImportError(f"{package} is not installed: pip install 'pkpo_jax[{extra}]'.")
+    raise MissingPackageError(f"{package} is not installed: pip install 'pkpo_jax[{extra}]'.")
   found = pathlib.Path(spec.origin).parent / path
   if not found.is_file():
-    raise FileNotFoundError(f'{found} is missing: this version of {package} does not ship it.')
+    raise MissingDataError(f'{found} is missing: this version of {package} does not ship it.')
   return found
 
 
 def _parse(where: str, text: bytes) -> Row:
   """Returns the JSON object in `text`."""
   if text.startswith(b'version https://git-lfs'):
-    raise ValueError(
+    raise DataError(
       f'{where}: expected a JSON object, got a pointer of Git LFS: run `git lfs pull` in the clone.'
     )
   try:
     fields = json.loads(text.decode('utf-8-sig'))  # Windows editors put a mark before it.
   except (UnicodeDecodeError, json.JSONDecodeError) as error:
-    raise ValueError(
+    raise DataError(
       f'{where}: expected a JSON object in UTF-8, got {_shorten(text)}: {error}.'
     ) from error
   if not isinstance(fields, dict):
-    raise ValueError(f'{where}: expected a JSON object, got {_shorten(fields)}.')
+    raise DataError(f'{where}: expected a JSON object, got {_shorten(fields)}.')
   return Row(where, fields)
 
 

@@ -7,12 +7,13 @@ A report is a dict of plain values:
     workdir, step, config: what was evaluated.
     curves: for 'pass@k' (or 'max@k'), for 'max@k' of shaped rewards beside pass@k and, where
       answers can be compared, 'maj@k' the columns k,
-      mean, standard_error, low and high (the interval) and, where it is known, exact.
+      mean, standard_error, low and high (the interval), warnings (None, or that the interval rests
+      on few problems) and, where it is known, exact; and num_problems, how many the curve is of.
     statistics: for 'entropy' and others their mean, standard_error and num_problems, of how many.
     problems: the columns id, pass@k (or max@k), maj@k (a row of all k for each problem) and one
       for each statistic.
-  differences: for the same curves, first run minus second, the columns k, mean, low and high; {}
-    for a single run.
+  differences: for the same curves, first run minus second, the columns k, mean, low, high and
+    warnings; {} for a single run.
 """
 
 import json
@@ -20,6 +21,8 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pkpo_jax.errors import MissingPackageError
 
 Report = Mapping[str, Any]
 
@@ -31,7 +34,7 @@ def require_matplotlib() -> None:
   try:
     import matplotlib.figure  # noqa: F401
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackageError(
       "the figure needs matplotlib: pip install 'pkpo_jax[figures]', or '.[figures]' in a clone."
     ) from error
 
@@ -43,6 +46,7 @@ def table(report: Report) -> str:
     lines += [
       f'{name}: {report["num_problems"]} problems, {report["num_samples"]} samples of each',
       *_curve_lines(run['curves'], interval),
+      *_warning_lines(run['curves']),
       '',
       *_statistic_lines(run['statistics'], report['num_problems']),
       '',
@@ -51,6 +55,7 @@ def table(report: Report) -> str:
     lines += [
       f'{curve}: {names[0]} minus {names[1]}, paired over problems',
       *_difference_lines(difference, *(run['curves'][curve] for run in report['runs']), interval),
+      *_warning_lines({curve: difference}),
       '',
     ]
   lines.append('Standard errors (s.e.) and intervals are over problems.')
@@ -144,6 +149,15 @@ def _curve_lines(curves: Mapping[str, Mapping[str, list]], interval: str) -> lis
       heads.append(f'{"exact":>9}')
       columns.append([f'{value:9.4f}' for value in found['exact']])
   return [''.join(row).rstrip() for row in (heads, *zip(*columns, strict=True))]
+
+
+def _warning_lines(curves: Mapping[str, Mapping[str, list]]) -> list[str]:
+  return [
+    f'  ! {curve}, k = {k}: {warning}'
+    for curve, columns in curves.items()
+    for k, warning in zip(columns['k'], columns['warnings'], strict=True)
+    if warning is not None
+  ]
 
 
 def _statistic_lines(statistics: Mapping[str, Mapping], num_problems: int) -> list[str]:

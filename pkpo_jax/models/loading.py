@@ -16,6 +16,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from pkpo_jax.errors import DataError, MissingDataError
+
 # The gemma library pads its embedding to this many rows, none of which is a token; Hugging Face
 # stores the tokens alone.
 PADDED_VOCAB_SIZE = 256_128
@@ -71,7 +73,7 @@ def load_params(path: str | os.PathLike, like: Mapping[str, Any]) -> dict[str, A
   """
   path = pathlib.Path(path).absolute()
   if not path.is_dir():
-    raise FileNotFoundError(f'{path}: expected the folder of a checkpoint, found none.')
+    raise MissingDataError(f'{path}: expected the folder of a checkpoint, found none.')
   leaves, treedef = jax.tree.flatten_with_path(like)
   leaves = {jax.tree_util.keystr(at, simple=True, separator='/'): leaf for at, leaf in leaves}
   shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
@@ -84,7 +86,7 @@ def load_params(path: str | os.PathLike, like: Mapping[str, Any]) -> dict[str, A
       recipes = {name: _Recipe((name,), shapes[name], lambda arrays: arrays[0]) for name in shapes}
     else:
       found = sorted(item.name for item in path.iterdir())[:10]
-      raise ValueError(
+      raise DataError(
         f'{path}: expected {_SAFETENSORS} or {_INDEX} (Hugging Face) or _METADATA (the orbax '
         f'checkpoint of a gemma release), found {found}.'
       )
@@ -103,16 +105,16 @@ def _check(path: pathlib.Path, stored: Mapping[str, _Stored], recipes: Mapping[s
     for name in recipe.names:
       known.add(name)
       if name not in stored:
-        raise ValueError(f'{path}: {name}: expected shape {recipe.shape}, found no such tensor.')
+        raise DataError(f'{path}: {name}: expected shape {recipe.shape}, found no such tensor.')
       shape, dtype, _ = stored[name]
       if shape != recipe.shape:
-        raise ValueError(f'{path}: {name}: expected shape {recipe.shape}, found {shape}.')
+        raise DataError(f'{path}: {name}: expected shape {recipe.shape}, found {shape}.')
       if dtype not in _DTYPES.values():
         expected = ', '.join(_DTYPES.values())
-        raise ValueError(f'{path}: {name}: expected one of {expected}, found {dtype}.')
+        raise DataError(f'{path}: {name}: expected one of {expected}, found {dtype}.')
   for name in stored:
     if name not in known:
-      raise ValueError(
+      raise DataError(
         f'{path}: {name}: expected no such tensor, found one of shape {stored[name].shape}.'
       )
 
@@ -122,7 +124,7 @@ def _read(path: pathlib.Path, name: str, tensor: _Stored) -> np.ndarray:
   try:
     return tensor.read()
   except Exception as error:  # orbax passes on whatever its storage raises
-    raise ValueError(f'{path}: {name}: cannot be read: {error}') from error
+    raise DataError(f'{path}: {name}: cannot be read: {error}') from error
 
 
 def _place(array: np.ndarray, leaf: Any) -> jax.Array:
@@ -145,7 +147,7 @@ def _open_release(path: pathlib.Path, files: contextlib.ExitStack) -> dict[str, 
   checkpointer = files.enter_context(ocp.PyTreeCheckpointer())
   metadata = checkpointer.metadata(path).item_metadata
   if metadata is None:
-    raise ValueError(f'{path}: expected an orbax checkpoint, found metadata that cannot be read.')
+    raise DataError(f'{path}: expected an orbax checkpoint, found metadata that cannot be read.')
   tensors = {}
   for at, leaf in jax.tree.leaves_with_path(metadata.tree):
     keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in at)
@@ -187,11 +189,11 @@ def _open_huggingface(path: pathlib.Path, files: contextlib.ExitStack) -> dict[s
     try:
       shard = files.enter_context(safe_open(file, framework='np'))
     except (SafetensorError, OSError) as error:
-      raise ValueError(f'{file}: cannot be read: {error}') from error
+      raise DataError(f'{file}: cannot be read: {error}') from error
     found = sorted(shard.keys())
     for name in names or ():
       if name not in found:
-        raise ValueError(f'{file}: {name}: expected here by {_INDEX}, found no such tensor.')
+        raise DataError(f'{file}: {name}: expected here by {_INDEX}, found no such tensor.')
     for name in found:
       part = shard.get_slice(name)
       dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
@@ -206,7 +208,7 @@ def _check_model_type(file: pathlib.Path):
   if file.exists():
     model_type = _read_json(file).get('model_type')
     if model_type != 'gemma2':
-      raise ValueError(f"{file}: model_type: expected 'gemma2', found {model_type!r}.")
+      raise DataError(f"{file}: model_type: expected 'gemma2', found {model_type!r}.")
 
 
 def _read_json(file: pathlib.Path) -> dict[str, Any]:
@@ -214,9 +216,9 @@ def _read_json(file: pathlib.Path) -> dict[str, Any]:
   try:
     value = json.loads(file.read_text(encoding='utf-8'))
   except ValueError as error:
-    raise ValueError(f'{file}: expected JSON: {error}') from error
+    raise DataError(f'{file}: expected JSON: {error}') from error
   if not isinstance(value, dict):
-    raise ValueError(f'{file}: expected a JSON object, found a {type(value).__name__}.')
+    raise DataError(f'{file}: expected a JSON object, found a {type(value).__name__}.')
   return value
 
 
@@ -228,13 +230,13 @@ def _shards(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str] | None
   weight_map = _read_json(path / _INDEX).get('weight_map')
   is_map = isinstance(weight_map, dict) and all(isinstance(x, str) for x in weight_map.values())
   if not is_map or not weight_map:
-    raise ValueError(f'{path / _INDEX}: expected a weight_map to files, found {weight_map!r:.200}.')
+    raise DataError(f'{path / _INDEX}: expected a weight_map to files, found {weight_map!r:.200}.')
   shards = {}
   for name, file in sorted(weight_map.items()):
     shards.setdefault(file, []).append(name)
   for file, names in shards.items():
     if not (path / file).is_file():
-      raise FileNotFoundError(
+      raise MissingDataError(
         f'{path / file}: expected by {_INDEX} for {names[0]} and {len(names) - 1} more, found no '
         'such file.'
       )
@@ -248,7 +250,7 @@ def _drop_tied_head(path: pathlib.Path, tensors: dict[str, _Stored]):
   if head is None or embedding is None:
     return
   if head.shape != embedding.shape:
-    raise ValueError(
+    raise DataError(
       f'{path}: lm_head.weight: expected shape {embedding.shape}, that of the embedding that '
       f'Gemma-2 ties it to, found {head.shape}.'
     )
@@ -256,7 +258,7 @@ def _drop_tied_head(path: pathlib.Path, tensors: dict[str, _Stored]):
     rows = slice(start, min(start + _ROWS_AT_ONCE, head.shape[0]))
     equal = (head.read(rows) == embedding.read(rows)).all(axis=1)
     if not equal.all():
-      raise ValueError(
+      raise DataError(
         f'{path}: lm_head.weight: expected model.embed_tokens.weight, which Gemma-2 ties it to, '
         f'found another row {start + int(np.argmin(equal))}.'
       )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import expect, require_package
 from pkpo_jax.models import loading
 from pkpo_jax.policies.base import Policy
 from pkpo_jax.sampling import sample
@@ -60,6 +60,7 @@ class Gemma2Policy(Policy):
         the preset.
     """
     # Importing gemma takes seconds and brings TensorFlow: only runs that name this policy pay.
+    require_package('gemma', extra='gemma')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
     from pkpo_jax.models import gemma
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pkpo_jax.data.base import Dataset, Record
 from pkpo_jax.data.sources import Row, package_file, read_json
+from pkpo_jax.errors import MissingDataError
 
 # The package's name of a split, by its published name.
 _SPLITS = {'training': 'train', 'evaluation': 'eval'}
@@ -35,7 +36,7 @@ class ArcAgi1(Dataset):
     for split in _SPLITS:
       paths = sorted((source / split).glob('*.json'))
       if not paths:
-        raise FileNotFoundError(
+        raise MissingDataError(
           f'{self.name}: {source / split} has no .json files; expected as source the folder data '
           'of fchollet/ARC-AGI, with the folders training and evaluation, or none.'
         )

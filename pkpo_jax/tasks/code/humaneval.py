@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pkpo_jax.data.base import Dataset, Record
 from pkpo_jax.data.sources import package_file, read_jsonl
+from pkpo_jax.errors import MissingDataError
 
 _FIELDS = ('prompt', 'entry_point', 'canonical_solution', 'test')
 
@@ -29,7 +30,7 @@ class HumanEval(Dataset):
     elif source.is_file():
       path = source
     else:
-      raise FileNotFoundError(
+      raise MissingDataError(
         f'{self.name}: expected as source a file like HumanEval.jsonl.gz of openai/human-eval '
         f'(folder data), or none, got {source}.'
       )

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import UnavailableError, expect
 from pkpo_jax.tasks.code.programs import UnitTests
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers import remote_calls, sandbox
@@ -178,7 +178,7 @@ def working_command(limits: Sequence) -> list[str]:
       return command
     except (OSError, RuntimeError) as error:
       faults.append(f'{bwrap}: {error}')
-  raise RuntimeError(
+  raise UnavailableError(
     'No sandbox for code that a model has written: '
     + ('; '.join(faults) or "there is no bubblewrap (pip install 'pkpo_jax[problems]')")
     + '. config.task.unsafe_no_sandbox=True would run it unprotected.'

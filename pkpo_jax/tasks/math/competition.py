@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from pkpo_jax.data.base import Dataset, Record
 from pkpo_jax.data.sources import Row, read_json, read_jsonl
+from pkpo_jax.errors import MissingDataError
 
 _FORMS = (
   'folders train and test with <subject>/<n>.json (hendrycks/math), or train.jsonl and test.jsonl '
@@ -45,18 +46,18 @@ class Math(Dataset):
   def files(self, source: pathlib.Path | None) -> dict[str, pathlib.Path]:
     """Returns all .json files of the folders, or .jsonl files, or both."""
     if source is None:
-      raise FileNotFoundError(f'{self.name}: expected as source a folder with {_FORMS}; got none.')
+      raise MissingDataError(f'{self.name}: expected as source a folder with {_FORMS}; got none.')
     folders = [name for name in ('train', 'test') if (source / name).is_dir()]
     jsonl = [name for name in ('train.jsonl', 'test.jsonl') if (source / name).is_file()]
     if folders and (len(folders) < 2 or 'train.jsonl' in jsonl) or not folders and len(jsonl) < 2:
-      raise FileNotFoundError(
+      raise MissingDataError(
         f'{self.name}: expected in {source} {_FORMS}; got {folders + jsonl or "none of these"}.'
       )
     found = {name: source / name for name in jsonl}
     for folder in folders:
       paths = {str(path.relative_to(source)): path for path in (source / folder).glob('*/*.json')}
       if not paths:
-        raise FileNotFoundError(
+        raise MissingDataError(
           f'{self.name}: {source / folder} has no <subject>/<n>.json; expected {_FORMS}.'
         )
       found |= {name: paths[name] for name in sorted(paths, key=_natural)}

@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import MissingPackageError, expect
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers.pool import Reply, WorkerPool
 
@@ -91,7 +91,7 @@ class MathVerifier:
     """
     expect(max_length >= 1, 'max_length', 'at least 1', max_length)
     if importlib.util.find_spec('math_verify') is None:
-      raise ImportError(
+      raise MissingPackageError(
         "judging answers needs math-verify: pip install 'pkpo_jax[problems]', "
         "or '.[problems]' in a clone."
       )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pkpo_jax.data.base import Generated, Record
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import DataError, MissingPackageError, expect
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ReasoningGym(Generated):
     try:
       from reasoning_gym.factory import DATASETS
     except ImportError as error:
-      raise ImportError(
+      raise MissingPackageError(
         "reasoning_gym is not installed: pip install 'pkpo_jax[puzzles]'."
       ) from error
     for name in self.names:
@@ -86,14 +86,14 @@ def _to_json(name: str, i: int, dataset: Any, entry: Mapping[str, Any]) -> str:
   try:
     text = json.dumps(entry)
   except TypeError as error:
-    raise ValueError(f'{where}: expected what JSON can hold, got {error}.') from error
+    raise DataError(f'{where}: expected what JSON can hold, got {error}.') from error
   read = json.loads(text)
   for field, value in _as_lists(entry)['metadata'].items():
     if read['metadata'][field] != value:
-      raise ValueError(f'{where}: expected what JSON can hold, got metadata.{field} = {value!r}.')
+      raise DataError(f'{where}: expected what JSON can hold, got metadata.{field} = {value!r}.')
   scores = [dataset.score_answer(entry['answer'], x) for x in (entry, read)]
   if scores[0] != scores[1]:
-    raise ValueError(
+    raise DataError(
       f'{where}: expected JSON to leave the score of the answer, {scores[0]}, got {scores[1]}: '
       f'{name} cannot be stored.'
     )
