@@ -2,16 +2,21 @@
 
   python -m experiments.launcher --config=configs/gemma2_2b_math.py[:quick] --root=runs/math_2b \
     [--only=k1,k8] [--num_seeds=3] [--workers=1] [--config.group.field=value ...]
+  python -m experiments.launcher --config=configs/bandit.py --root=runs/bandit \
+    --sweep=advantage.k=1,8 --sweep=advantage.name=pkpo_loo_minus_one,grpo
 
-trains the runs in the config's SWEEP, a dict of a variant and flat overrides for each name. A run
-that has come to its end is not started again; one that was killed goes on where it was.
+The first trains the runs in the config's SWEEP, a dict of a variant and flat overrides for each
+name; the second every combination of the listed values, for any config. A run that has come to its
+end is not started again; one that was killed goes on where it was.
 """
 
 import argparse
 import ast
 import importlib
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,12 +24,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tqdm
 from ml_collections import ConfigDict
 
-from pkpo_jax.errors import expect
+from pkpo_jax.errors import FieldError, WorkdirError, expect
+from pkpo_jax.flags import overridden
+from pkpo_jax.progress import Progress
 from pkpo_jax.settings import lookup
 from pkpo_jax.workdir import claim_workdir
+
+
+class TrainingFailed(RuntimeError):
+  """A training of a sweep that ended too early."""
 
 
 class Job(NamedTuple):
@@ -43,9 +53,22 @@ class Job(NamedTuple):
   def load(self) -> ConfigDict:
     """Returns the whole config."""
     name, _, variant = self.config.partition(':')
-    config = importlib.import_module(f'configs.{name}').get_config(variant)
-    config.update_from_flattened_dict(dict(self.overrides))
-    return config
+    module = importlib.import_module(f'configs.{name}')
+    try:
+      config = module.get_config(variant)
+    except ValueError as error:
+      raise FieldError('config', str(error)) from error
+    return overridden(config, dict(self.overrides))
+
+  def smoke(self) -> 'Job':
+    """Returns the same in small, which shows only that it runs: the config's variant 'quick'."""
+    name, _, variant = self.config.partition(':')
+    in_small = lambda path: Path(path).parent / 'smoke' / Path(path).name
+    overrides = dict(self.overrides)
+    if 'warm_start' in overrides:
+      overrides['warm_start'] = str(in_small(overrides['warm_start']))
+    variant = '_'.join(filter(None, (variant, 'quick')))
+    return Job(in_small(self.workdir), f'{name}:{variant}', overrides)
 
   def command(self) -> list[str]:
     """Returns the command that trains it."""
@@ -74,13 +97,8 @@ def sweep_jobs(
     num_seeds: seeds of each, from 0 on; None is the config's NUM_SEEDS.
     overrides: flat fields of all of them, such as where the weights are.
   """
-  file, _, size = config.partition(':')
-  name = Path(file).stem
-  is_known = file in (name, f'configs/{name}.py')
-  expect(is_known, 'config', 'the name of a file in configs/, or configs/NAME.py', file)
-  module = importlib.import_module(f'configs.{name}')
-  if not hasattr(module, 'SWEEP'):
-    raise ValueError(f'config: expected one with a SWEEP, got configs/{name}.py.')
+  name, size, module = _find(config)
+  expect(hasattr(module, 'SWEEP'), 'config', 'one with a SWEEP', f'configs/{name}.py')
   jobs = []
   for seed in range(module.NUM_SEEDS if num_seeds is None else num_seeds):
     for run in only or module.SWEEP:
@@ -93,12 +111,65 @@ def sweep_jobs(
   return jobs
 
 
+def product_jobs(
+  config: str,
+  root: Path,
+  values: Mapping[str, Sequence[Any]],
+  num_seeds: int = 1,
+  overrides: Mapping[str, Any] | None = None,
+) -> list[Job]:
+  """Returns a training for every combination of values, all of seed 0 first.
+
+  Args:
+    config: the config's name or file, with a variant behind a colon or without.
+    root: folder of their workdirs, named like k1_seed0 after the fields' last names and values; a
+      last name that two fields share gets its group before it.
+    values: the values of each flat field.
+    num_seeds: seeds of each, from 0 on.
+    overrides: flat fields of all of them.
+  """
+  name, variant, _ = _find(config)
+  variant = f'{name}:{variant}' if variant else name
+  last = [field.split('.')[-1] for field in values]
+  labels = {
+    field: short if last.count(short) == 1 else field.replace('.', '_')
+    for field, short in zip(values, last, strict=True)
+  }
+  jobs = []
+  for seed in range(num_seeds):
+    for combination in itertools.product(*values.values()):
+      own = dict(zip(values, combination, strict=True))
+      run = '_'.join(f'{labels[field]}{_label(value)}' for field, value in own.items())
+      fields = {**(overrides or {}), 'seed': seed, **own}
+      jobs.append(Job(root / f'{run}_seed{fields["seed"]}', variant, fields))
+  return jobs
+
+
+def _find(config: str) -> tuple[str, str, Any]:
+  """Returns the name of a config, what stands after the colon, and its module."""
+  file, _, variant = config.partition(':')
+  name = Path(file).stem
+  is_known = file in (name, f'configs/{name}.py')
+  expect(is_known, 'config', 'the name of a file in configs/, or configs/NAME.py', file)
+  try:
+    return name, variant, importlib.import_module(f'configs.{name}')
+  except ModuleNotFoundError as error:
+    if error.name != f'configs.{name}':
+      raise
+    raise FieldError('config', f'expected a file in configs/, got {file!r}.') from error
+
+
+def _label(value: Any) -> str:
+  """Returns a value as a part of a file's name."""
+  return re.sub(r'[^\w.+-]+', '-', str(value)).strip('-')
+
+
 def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
   """Trains all jobs, `num_workers` at a time, each with its share of the cores; shows an ETA.
 
   Raises:
-    ValueError: if a workdir holds a run of another config.
-    RuntimeError: if a training fails; names its log. The others are stopped, and can go on.
+    WorkdirError: if a workdir holds a run of another config.
+    TrainingFailed: if a training fails; names its log. The others are stopped, and can go on.
   """
   configs = [job.load() for job in jobs]
   for job, config in zip(jobs, configs, strict=True):
@@ -106,25 +177,20 @@ def run_jobs(jobs: Sequence[Job], num_workers: int, name: str) -> None:
       claim_workdir(job.workdir, config.to_dict())
   waiting, running = [job for job in jobs if not is_finished(job)], {}
   done = sum(map(steps_done, jobs))
-  bar = tqdm.tqdm(
-    desc=name,
-    initial=done,
-    total=sum(config.num_train_steps for config in configs),
-    unit='step',
-    mininterval=10,
-  )
+  bar = Progress(name, sum(config.num_train_steps for config in configs), initial=done)
   try:
     while waiting or running:
       for worker in set(range(num_workers)) - set(running):
         if waiting:
           running[worker] = waiting[0], _start(waiting.pop(0), worker, num_workers)
       time.sleep(1)
-      bar.update(sum(map(steps_done, jobs)) - bar.n)
+      before, done = done, sum(map(steps_done, jobs))
+      bar.update(done - before)
       for worker, (job, process) in list(running.items()):
         if process.poll() is not None:
           del running[worker]
           if process.returncode or not is_finished(job):
-            raise RuntimeError(f'{job.workdir}: training stopped; see {_log(job)}.')
+            raise TrainingFailed(f'{job.workdir}: training stopped; see {_log(job)}.')
   finally:
     bar.close()
     for _, process in running.values():
@@ -165,25 +231,53 @@ def _log(job: Job) -> Path:
 
 
 def main() -> None:
-  """Trains the runs of a config's sweep."""
+  """Trains the runs of a sweep."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--config', required=True, help='config file with a SWEEP')
+  parser.add_argument('--config', required=True, help='config file')
   parser.add_argument('--root', required=True, type=Path, help='folder of the workdirs')
   parser.add_argument('--only', type=lambda x: x.split(','), help='names of runs, with commas')
-  parser.add_argument('--num_seeds', type=int, help="seeds of each; the config's NUM_SEEDS")
+  parser.add_argument(
+    '--sweep',
+    action='append',
+    default=[],
+    metavar='FIELD=VALUE,VALUE',
+    help='a field and its values, in place of the SWEEP; several give every combination',
+  )
+  parser.add_argument(
+    '--num_seeds', type=int, help="seeds of each; the config's NUM_SEEDS, or 1 with --sweep"
+  )
   parser.add_argument('--workers', type=int, default=1, help='trainings at a time')
   args, rest = parser.parse_known_args()
-  overrides = {}
+  overrides, values = {}, {}
+  for word in args.sweep:
+    field, equals, listed = word.partition('=')
+    if not equals or not listed:
+      parser.error(f'expected --sweep=group.field=value,value, got {word!r}')
+    values[field] = _literals(listed)
+  if values and args.only:
+    parser.error('--only names runs of a SWEEP; with --sweep there are none')
   for word in rest:
     field, equals, value = word.removeprefix('--config.').partition('=')
     if not word.startswith('--config.') or not equals:
       parser.error(f'expected --config.group.field=value, got {word!r}')
     overrides[field] = _literal(value)
   try:
-    jobs = sweep_jobs(args.config, args.root, args.only, args.num_seeds, overrides)
+    if values:
+      jobs = product_jobs(args.config, args.root, values, args.num_seeds or 1, overrides)
+    else:
+      jobs = sweep_jobs(args.config, args.root, args.only, args.num_seeds, overrides)
     run_jobs(jobs, args.workers, args.root.name)
-  except (ValueError, TypeError, KeyError, RuntimeError) as error:
+  except (FieldError, WorkdirError, TrainingFailed) as error:
     sys.exit(str(error))
+
+
+def _literals(text: str) -> list[Any]:
+  """Returns the values between commas; those in brackets or quotes are one each."""
+  try:
+    values = ast.literal_eval(f'({text},)')
+  except (ValueError, SyntaxError):
+    values = map(_literal, text.split(','))
+  return list(values)
 
 
 def _literal(text: str) -> Any:

@@ -52,7 +52,21 @@ def mean_interval(
   Learned-Miller & Thomas 2019 (arXiv 1905.06208); that it covers at every P is proved for {0, 1}
   values, a conjecture for others.
 
-  TABLE
+  Coverage and mean width of 95 % intervals for pass@1 from 16 samples of each problem, in 2000 data
+  sets (`experiments/interval_coverage`), beside the percentile bootstrap:
+
+    pass rates                         P     this interval    `bootstrap_interval`
+    Beta(1/2, 1/2)                    10     98.8 %  0.483        92.0 %  0.420
+                                      24     97.6 %  0.314        93.8 %  0.283
+                                     100     96.5 %  0.151        95.0 %  0.141
+                                    1000     95.3 %  0.046        94.7 %  0.045
+    0 for nine in ten, pass@1 of 2 %  10     99.2 %  0.328        43.8 %  0.057
+                                      24     98.7 %  0.163        67.5 %  0.051
+                                     100     98.6 %  0.054        89.7 %  0.034
+                                    1000     97.1 %  0.013        94.3 %  0.012
+
+  Over eight populations, P of 5 to 1000 and k of 1, 8 and 16 its least coverage is 94.5 %; that of
+  each narrower interval is below 93 %, of most far below.
 
   Args:
     values: `[P, ...]` one estimate per problem, P >= 1; trailing axes share the draws.

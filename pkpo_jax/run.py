@@ -65,6 +65,8 @@ def make_run(config: Config) -> Run:
     num_train_steps=settings.num_train_steps,
     updates_per_step=loss.num_epochs * loss.num_minibatches,
   )
+  _check_advantage(settings, task)
+  expect(settings.advantage.k >= 1, 'advantage.k', 'at least 1', settings.advantage.k)
   k_schedule = build(
     'advantage.schedule', settings.advantage.schedule, SCHEDULES, k=settings.advantage.k
   )
@@ -118,7 +120,6 @@ def _make_task_and_policies(settings: Settings) -> tuple[Task, Policy, Policy]:
 def _check(run: Run) -> None:
   """Raises FieldError for parts that do not fit together, which would fail after work has begun."""
   settings, task = run.settings, run.task
-  _check_advantage(settings, task)
   if task.num_held_out is not None:
     expect(
       settings.eval.num_prompts <= task.num_held_out,

@@ -91,7 +91,8 @@ class SampleWriter:
   def _append(self, step: int, lines: list[bytes]) -> None:
     """Appends the lines of a step, for which the oldest steps make room."""
     data = b''.join(self._fitting(step, lines))
-    surplus = sum(self._sizes.values()) + len(data) - self._max_bytes
+    # Of the whole step: where it has to be cut, nothing older stays.
+    surplus = sum(self._sizes.values()) + sum(map(len, lines)) - self._max_bytes
     num_dropped = 0
     for old in list(self._sizes):
       if num_dropped >= surplus:

@@ -122,7 +122,8 @@ class Session:
       evaluation = self._stopping.interruptible(self._evaluation, step, frozen | state.params) or {}
       if evaluation:
         self._writer.write(step, evaluation)
-        self._writer.write_text(step, 'eval/samples', show(self._samples['eval'].write()))
+        few = self._samples['eval'].write()
+        self._writer.write_text(step, 'eval/samples', show(few))
     is_due = is_last or self._stopping.requested or step % settings.checkpoint.every == 0
     if is_due and step > self._first_step:
       self._writer.flush()

@@ -13,7 +13,7 @@ Axes, as they stand in shape comments and jaxtyping annotations:
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 AnyArray = jax.Array | np.ndarray
 
@@ -22,7 +22,7 @@ Rewards = Shaped[AnyArray, '*p n']
 # What every kernel returns per sample.
 Advantages = Float[jax.Array, '*p n']
 # True (or 1) where a sample exists; None stands for "everywhere".
-Mask = Bool[AnyArray, '*p n'] | Int[AnyArray, '*p n'] | None
+Mask = Shaped[AnyArray, '*p n'] | None
 # Samples the objective takes the best of: a Python int or a traced scalar.
 K = int | np.integer | Int[AnyArray, '']
 # One number per group.

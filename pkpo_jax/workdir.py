@@ -60,10 +60,19 @@ def claim_workdir(
   if refused:
     differences = '; '.join(f'{f}: {old.get(f)!r} there, {new.get(f)!r} now' for f in refused)
     raise WorkdirError(f'workdir: {workdir} holds a run with another config: {differences}.')
+  reached = _last_saved_step(workdir)
+  if config['num_train_steps'] < reached:
+    raise WorkdirError(
+      f'workdir: {workdir} holds a run that has come to step {reached}, beyond '
+      f'num_train_steps = {config["num_train_steps"]}.'
+    )
   if changed and jax.process_index() == 0:
     for field in changed:
       print(f'{field}: {old.get(field)!r} until now, {new.get(field)!r} from here on.')
-    entry = {'changed': {field: [old.get(field), new.get(field)] for field in changed}}
+    entry = {
+      'step': reached,
+      'changed': {field: [old.get(field), new.get(field)] for field in changed},
+    }
     with (workdir / 'config_history.jsonl').open('a') as file:
       file.write(json.dumps(entry) + '\n')
     _write(path, config)
@@ -136,6 +145,12 @@ def _may_change(
   if field in _PATHS:
     return contents.get(field) is not None and contents[field] == known['contents'].get(field)
   return _FREE.fullmatch(field) is not None
+
+
+def _last_saved_step(workdir: pathlib.Path) -> int:
+  """Returns the step of the newest checkpoint, 0 if there is none."""
+  names = (path.name for path in (workdir / 'checkpoints').glob('*'))
+  return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def _paths_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -44,10 +44,15 @@ def test_released_sizes_have_the_librarys_parameters(name):
   assert _shapes(ours['weights']) == _shapes(theirs)
 
 
-def test_the_tiny_preset_has_what_the_real_ones_have():
-  tiny, real = gemma.PRESETS['gemma2_tiny'], gemma.PRESETS['gemma2_2b']
+@pytest.mark.parametrize(('name', 'size'), [('gemma2_micro', 131_648), ('gemma2_tiny', 1_001_600)])
+def test_a_small_preset_has_what_the_real_ones_have(name, size):
+  """Embeddings, and in a layer queries, keys and values, output, gates, hidden units and norms."""
+  tiny, real = gemma.PRESETS[name], gemma.PRESETS['gemma2_2b']
   params = jax.eval_shape(gemma.Gemma2(tiny).init, jax.random.key(0))
-  assert 5e5 < sum(x.size for x in jax.tree.leaves(params)) < 3e6
+  width, heads = tiny.embed_dim, 2 * (tiny.num_heads + tiny.num_kv_heads) * tiny.head_dim
+  layer = width * (heads + 3 * tiny.hidden_dim + 4)
+  counted = width * (tiny.num_embed + 1) + tiny.num_layers * layer
+  assert sum(x.size for x in jax.tree.leaves(params)) == counted == size
   for field in ('attn_logits_soft_cap', 'final_logit_softcap', 'query_pre_attn_norm'):
     assert getattr(tiny, field) == getattr(real, field)
   assert tiny.use_post_attn_norm and tiny.use_post_ffw_norm

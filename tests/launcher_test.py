@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from experiments import launcher
-from experiments.launcher import Job, run_jobs, steps_done
+from experiments.launcher import Job, product_jobs, run_jobs, steps_done
 
 
 def _job(tmp_path, name='run', **overrides):
@@ -66,3 +66,34 @@ def test_a_line_cut_short_does_not_count(tmp_path):
   job.workdir.mkdir()
   (job.workdir / 'metrics.jsonl').write_text('{"step": 3}\n{"step": 4}\n{"step": 5, "tr')
   assert steps_done(job) == 4
+
+
+def test_every_combination_of_values_is_a_run(tmp_path):
+  values = {
+    'advantage.k': [1, 8],
+    'advantage.name': ['grpo', 'rs_grpo'],
+    'task.name': ['safe_risky'],
+  }
+  jobs = product_jobs(
+    'configs/bandit.py:hidden_answer_quick', tmp_path, values, 2, {'log.every': 3}
+  )
+  assert len(jobs) == len({job.workdir for job in jobs}) == 8
+  assert jobs[0].workdir.name == 'k1_advantage_namegrpo_task_namesafe_risky_seed0'
+  config = jobs[-1].load()
+  assert (config.advantage.k, config.advantage.name, config.advantage.beta) == (8, 'rs_grpo', 2.0)
+  assert config.task.prizes and 'num_arms' not in config.task
+  assert (config.seed, config.log.every) == (1, 3)
+
+
+@pytest.mark.parametrize(
+  'text, values',
+  [
+    ('1,8', [1, 8]),
+    ('0.1', [0.1]),
+    ('grpo,rloo', ['grpo', 'rloo']),
+    ('(4, 1),(8,)', [(4, 1), (8,)]),
+    ('1,None', [1, None]),
+  ],
+)
+def test_values_stand_between_commas(text, values):
+  assert launcher._literals(text) == values

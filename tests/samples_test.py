@@ -203,7 +203,7 @@ def test_a_step_that_does_not_fit_says_how_many_were_left_out(tmp_path, capsys):
   assert read_samples(path) == kept
   samples.main([str(path)])
   assert '6 more were not kept' in capsys.readouterr().out
-  write_sized(writer, 10, 10)
+  write_sized(writer, 10, 60_000)
   assert {x['step'] for x in read_samples(path)} == {10}, 'a step is dropped with its note'
 
 
@@ -275,7 +275,7 @@ def test_logged_steps_keep_a_few_with_what_they_were_trained_with(whole):
     assert {x['k'] for x in group} == {1}
 
 
-@pytest.mark.parametrize('step', [0, 3, 6])
+@pytest.mark.parametrize('step', [3, 6])
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_files(
   step, whole, tmp_path, monkeypatch
 ):
@@ -349,12 +349,10 @@ def test_a_text_without_samples_is_none(tmp_path):
   assert texts_of(tmp_path) == []
 
 
-@pytest.mark.parametrize('num_prompts_at_once', [None, 2])
-def test_the_command_that_evaluates_keeps_samples(num_prompts_at_once, whole, tmp_path):
+def test_the_command_that_evaluates_keeps_samples(whole, tmp_path):
   config = json.loads((whole / 'config.json').read_text())
-  report = evaluate_workdirs(
-    config, [whole, whole], 'latest', 0, num_prompts_at_once, output=tmp_path
-  )
+  report = evaluate_workdirs(config, [whole, whole], 'latest', 0, 2, output=tmp_path)
+  assert report['num_pieces'] == 4
   for name, run in zip(('samples', 'other_samples'), report['runs'], strict=True):
     kept = read_samples(tmp_path / f'{name}.jsonl', step=7)
     assert [(x['group'], x['sample']) for x in kept] == list(np.ndindex(8, 2))

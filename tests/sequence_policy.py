@@ -120,6 +120,11 @@ def make_rollout(policy, params, num_prompts=8, num_samples=4, seed=0):
   return rollout, advantages
 
 
+def merged(metrics):
+  """Returns the scalars of a `losses.LossMetrics` by name."""
+  return {name: x for totals in metrics for scalars in totals for name, x in scalars.items()}
+
+
 def config_of(**overrides):
   """Returns a config of the task and the policy under the names 'count' and 'bag'."""
   config = default.get_config()

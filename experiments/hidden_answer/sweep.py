@@ -1,6 +1,6 @@
 """Trains the tiny Gemma-2 on every k_opt of the hidden answer; pass@k_eval exactly for every k.
 
-python -m experiments.hidden_answer.sweep [--workers=2]
+python -m experiments.hidden_answer.sweep [--workers=2] [--smoke]
 """
 
 import argparse
@@ -37,7 +37,13 @@ def main() -> None:
   """Trains what is not trained yet, and writes rows."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
-  workers = parser.parse_args().workers
+  parser.add_argument('--smoke', action='store_true', help='two short runs: only that they run')
+  args = parser.parse_args()
+  if args.smoke:
+    for one in (warm_job(0), job(8, 0)):
+      run_jobs([one.smoke()], 1, 'hidden_answer, small')
+    return
+  workers = args.workers
   start, seeds = time.time(), range(NUM_SEEDS)
   config = job(1, 0).load()
   run, ks = make_run(config), config.eval.ks

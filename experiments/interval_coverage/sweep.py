@@ -25,12 +25,13 @@ from pkpo_jax.estimators import pass_at_k
 NUM_SAMPLES = 16
 KS = (1, 8, 16)
 NUM_PROBLEMS = (5, 10, 20, 24, 30, 50, 100, 200, 500, 1000)
-NUM_DRAWS = 2000  # Data sets of each case,
+NUM_DRAWS = {'single': 2000, 'paired': 1000}  # Data sets of each case,
 NUM_DRAWS_SLOW = 400  # and of the intervals that take long.
 AT_ONCE = 200  # Data sets that share their redraws of problems.
 SHARED = 0.8
 SEED = 0
 SLACK = 1e-5  # Of float32.
+DIGITS = 5  # Behind the point, of the rows.
 RESULTS = pathlib.Path(__file__).parent / 'results'
 
 
@@ -74,33 +75,39 @@ def draw_pass_rates(parts: list[Part], size: tuple[int, ...], rng: np.random.Gen
 
 
 def main() -> None:
-  """Writes two files of rows: of one run, and of the difference of two."""
+  """Writes the rows of one run and of the difference of two, a file for each k."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--num_draws', type=int, default=NUM_DRAWS)
+  parser.add_argument('--only', choices=NUM_DRAWS, help='one half of the rows; both if not given')
+  parser.add_argument('--num_draws', type=int, help='data sets of each case')
   parser.add_argument('--output_dir', type=pathlib.Path, default=RESULTS)
   args = parser.parse_args()
-  config = {
-    'num_samples': NUM_SAMPLES,
-    'num_draws': args.num_draws,
-    'num_draws_slow': NUM_DRAWS_SLOW,
-    'num_resamples': methods.NUM_RESAMPLES,
-    'at_once': AT_ONCE,
-    'shared': SHARED,
-  }
   for name, rows_of in (('single', single_rows), ('paired', paired_rows)):
-    start, rows = time.time(), []
+    if args.only not in (None, name):
+      continue
+    start, rows, num_draws = time.time(), [], args.num_draws or NUM_DRAWS[name]
     for population in POPULATIONS:
+      # Two policies that solve all never differ.
+      if name == 'paired' and population == 'all solved':
+        continue
       for num_problems in NUM_PROBLEMS:
-        rows += rows_of(population, num_problems, args.num_draws)
+        rows += rows_of(population, num_problems, num_draws)
       print(f'{name}, {population}: {time.time() - start:.0f} s', flush=True)
-    write_rows(
-      args.output_dir / f'{name}.csv',
-      rows,
-      command='python -m experiments.interval_coverage.sweep',
-      config=config,
-      seed=SEED,
-      wall_seconds=time.time() - start,
-    )
+    for k in KS:
+      write_rows(
+        args.output_dir / f'{name}_k{k}.csv',
+        [row for row in rows if row['k'] == k],
+        command='python -m experiments.interval_coverage.sweep',
+        config={
+          'num_samples': NUM_SAMPLES,
+          'num_draws': num_draws,
+          'num_draws_slow': NUM_DRAWS_SLOW,
+          'num_resamples': methods.NUM_RESAMPLES,
+          'at_once': AT_ONCE,
+          'shared': SHARED,
+        },
+        seed=SEED,
+        wall_seconds=time.time() - start,
+      )
 
 
 def single_rows(population: str, num_problems: int, num_draws: int) -> Iterator[dict]:
@@ -158,11 +165,11 @@ def _rows(case: dict, truth: np.ndarray, ends: dict[str, methods.Ends]) -> Itera
     covers = (low <= truth + SLACK) & (truth <= high + SLACK)
     width, num_draws = high - low, len(low)
     for i, k in enumerate(KS):
-      row = {**case, 'k': k, 'interval': name, 'truth': truth[i]}
+      row = {**case, 'k': k, 'interval': name, 'truth': round(truth[i], DIGITS)}
       measured = (('coverage', covers), ('width', width), ('zero_width', width <= SLACK))
       for column, values in measured:
-        row[column] = values[:, i].mean()
-        row[f'{column}_se'] = values[:, i].std(ddof=1) / num_draws**0.5
+        row[column] = round(values[:, i].mean(), DIGITS)
+        row[f'{column}_se'] = round(values[:, i].std(ddof=1) / num_draws**0.5, DIGITS)
       yield row | {'num_draws': num_draws}
 
 

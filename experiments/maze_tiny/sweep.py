@@ -1,6 +1,6 @@
 """Trains the tiny Gemma-2 on mazes for several k_opt and seeds, and evaluates all of them.
 
-python -m experiments.maze_tiny.sweep [--workers=2]
+python -m experiments.maze_tiny.sweep [--workers=2] [--smoke]
 """
 
 import argparse
@@ -58,8 +58,13 @@ def main() -> None:
   """Trains what is not trained yet, evaluates, writes rows."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
+  parser.add_argument('--smoke', action='store_true', help='two short runs: only that they run')
   args = parser.parse_args()
   logging.set_verbosity(logging.WARNING)
+  if args.smoke:
+    for one in (WARM, job('k8', 0)):
+      run_jobs([one.smoke()], 1, 'maze_tiny, small')
+    return
   start = time.time()
   jobs = {method: [job(method, seed) for seed in range(NUM_SEEDS)] for method in METHODS}
   run_jobs([WARM], 1, 'warm start')

@@ -16,6 +16,13 @@ _FEATURES = {
 }
 
 
+class _Info(tfds.core.DatasetInfo):
+  """What TFDS keeps beside the data; does not look for it among Google's own data sets."""
+
+  def initialize_from_bucket(self) -> None:
+    """Does nothing: TFDS would leave an empty folder, /tmp/...tfds, at every start."""
+
+
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Writes records that have been read and checked, in their order."""
 
@@ -39,7 +46,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _info(self) -> tfds.core.DatasetInfo:
     """Returns what TFDS keeps beside the data."""
     kinds = self._dataset.features
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       description=self._dataset.description,
       homepage=self._dataset.homepage,

@@ -8,6 +8,7 @@ what it lacks. Keys and values come in two parts: those of the prompt, stored on
 completions, and those of each completion. Sampling and training run the same code.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,11 @@ _TINY = gm.nn.config.TransformerConfig(
   use_post_attn_norm=True,
   use_post_ffw_norm=True,
 )
+_MICRO = dataclasses.replace(
+  _TINY, embed_dim=64, hidden_dim=256, head_dim=16, attention_types=_TINY.attention_types[:2]
+)
 PRESETS = {
+  'gemma2_micro': _MICRO,
   'gemma2_tiny': _TINY,
   'gemma2_2b': gm.nn.Gemma2_2B.config,
   'gemma2_9b': gm.nn.Gemma2_9B.config,

@@ -21,6 +21,9 @@ from pkpo_jax.errors import expect
 
 START_DEADLINE_S = 120  # Until a worker has imported its libraries, from a cold disk.
 MAX_REPLY_BYTES = 2**24
+_EXIT_DEADLINE_S = 5  # From the end of a worker's last words to that of the worker.
+# What a process does not bring upon itself by what it computes.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _MAIN = pathlib.Path(__file__).with_name('worker_main.py')
 _LENGTH = struct.Struct('>I')
 
@@ -29,7 +32,10 @@ class Reply(NamedTuple):
   """What became of an item.
 
   Attributes:
-    status: 'done', 'timeout' (not done at its deadline) or 'crashed' (its worker died, twice).
+    status: 'done'; 'timeout', not done at its deadline; 'crashed', its worker came to its end by
+      itself, twice: at a limit of its memory or CPU, by a fault, by leaving, or with words that are
+      no reply; 'killed', somebody else ended its worker, twice: the kernel that was out of memory,
+      an operator, another process.
     value: what the worker's handler returned; None if it is not done.
   """
 
@@ -47,8 +53,12 @@ class WorkerPool:
   An item whose worker died is tried once more, in a fresh one. Workers start when there is work for
   them and end with the pool, with `close` or with this process, however that ends.
 
-  What is not done gets no reward, so a pool that cannot work raises: before its first items, and
-  after a batch of which no more than half was done, it handles `checks`, whose values are known.
+  What is not done says nothing of the item, unless the handler makes sure that the item is to
+  blame: where it keeps limits of its own, below those of the pool, a worker that has 'crashed' was
+  brought to that by its item, twice. 'timeout' and 'killed' are the pool's own failures.
+
+  A pool that cannot work raises: before its first items, and after a batch of which no more than
+  half was done, it handles `checks`, whose values are known.
   """
 
   def __init__(
@@ -147,7 +157,7 @@ class WorkerPool:
           if reply is None:
             continue
           i, message = busy.pop(worker)
-          if reply.status == 'crashed' and i not in died:
+          if reply.status in ('crashed', 'killed') and i not in died:
             died.add(i)
             todo.appendleft((i, message))
           else:
@@ -213,7 +223,9 @@ class _Worker:
     is_late = time.monotonic() >= self.deadline
     try:
       message = self._next_message()
-    except (OSError, RecursionError, ValueError):
+    except OSError:
+      return self._without_reply('timeout' if is_late else self._end())
+    except (RecursionError, ValueError):
       return self._without_reply('timeout' if is_late else 'crashed')
     if message is None:
       return self._without_reply('timeout') if is_late else None
@@ -259,6 +271,14 @@ class _Worker:
     if not self._is_ready:
       raise RuntimeError(f'{self._worker}: a worker did not start: {status}.{self.last_words()}')
     return Reply(status)
+
+  def _end(self) -> str:
+    """Returns how the process ended, whose end of the socket is closed: 'crashed' or 'killed'."""
+    try:
+      code = self._process.wait(_EXIT_DEADLINE_S)
+    except subprocess.TimeoutExpired:  # It hangs in its end, or nobody lets it run.
+      return 'killed'
+    return 'killed' if -code in _FROM_OUTSIDE else 'crashed'
 
   def last_words(self) -> str:
     """Returns a sentence with the end of what the process wrote to its stderr."""

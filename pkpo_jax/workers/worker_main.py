@@ -5,7 +5,7 @@
 WORKER is a Python file with `make_handler(*arguments)`, which returns `handle(item) -> value`, both
 JSON. Messages, each its length in 4 bytes and then JSON, come and go through the socket that is
 file descriptor 0: {} once the handler is made; for each item, {"value": ...} or, if the handler
-raises, {"error": traceback}. Out of memory, the process ends.
+raises, {"error": traceback}. Out of memory, the process ends by itself, with a traceback.
 
 With -P the folder of this file is not on the path, where math.py would be taken for Python's own.
 """

@@ -77,7 +77,10 @@ class CodeProblems(TextProblems):
       train_splits: of MBPP, to train on: 'train', 'validation', 'test', 'prompt'.
       num_shown_tests: how many of MBPP's tests the question shows; without any, nothing there says
         how the function is called.
-      reward: 'all', 1 if all tests pass, or 'share', the share of them that do.
+      reward: 'all', 1 if all tests pass, or 'share', the share of the hidden tests that do, 0 if
+        one that the question shows fails: what passes the shown tests alone, such as a constant,
+        earns nothing. Problems of MBPP all of whose tests are shown cannot be judged so and are
+        left out. With 'all' they stay, and a table of the shown answers is right.
       prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
       max_prompt_tokens: see `TextProblems`.
       num_workers: processes that run tests.
@@ -100,6 +103,16 @@ class CodeProblems(TextProblems):
     for split in train_splits:
       expect(split in mbpp, 'train_splits', f'some of {sorted(mbpp)}', split)
     records = [record for split in train_splits for record in mbpp[split]]
+    if reward == 'share':
+      num_all, most = len(records), max(len(record['tests']) for record in records) - 1
+      records = [record for record in records if len(record['tests']) > num_shown_tests]
+      hidden = f"at most {most} with task.reward = 'share', so that tests stay hidden"
+      expect(len(records) > 0, 'num_shown_tests', hidden, num_shown_tests)
+      if len(records) < num_all:
+        print(
+          f'Left out {num_all - len(records)} of {num_all} problems of MBPP, as the question shows '
+          f'all of their tests: task.num_shown_tests = {num_shown_tests}.'
+        )
     usable = [x for x in records if not unsupported(x['tests'], x['setup_code'], x['code'])]
     train = [_mbpp_problem(record, num_shown_tests) for record in usable]
     human_eval = datasets.load(HumanEval(), data_dir, humaneval_source)['test']
@@ -150,7 +163,11 @@ class CodeProblems(TextProblems):
       item = CodeItem(problem.solution, problem.tests)
       try:  # One by one, as tests at fault raise.
         verdicts = self._verifier.verify_batch([item])
-        if verdicts[0].kind in ('timeout', 'crashed'):  # The machine may have been busy.
+        if verdicts[0].kind in (
+          'timeout',
+          'crashed',
+          'unjudged',
+        ):  # The machine may have been busy.
           verdicts = self._verifier.verify_batch([item])
         if not verdicts[0].is_success:
           failing[problem.solution] = verdicts[0].kind
@@ -165,7 +182,7 @@ class CodeProblems(TextProblems):
 def _mbpp_problem(record: dict, num_shown_tests: int) -> CodeProblem:
   shown = '\n'.join(record['tests'][:num_shown_tests])
   question = f'{record["text"]}\n\nIt has to pass:\n{shown}'
-  tests = mbpp_tests(record['tests'], record['setup_code'], record['code'])
+  tests = mbpp_tests(record['tests'], record['setup_code'], record['code'], num_shown_tests)
   return CodeProblem(question, record['code'].replace('\r\n', '\n'), tests)
 
 

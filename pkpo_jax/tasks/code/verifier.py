@@ -24,7 +24,7 @@ from pkpo_jax.errors import expect
 from pkpo_jax.tasks.code.programs import UnitTests
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.workers import remote_calls, sandbox
-from pkpo_jax.workers.pool import WorkerPool
+from pkpo_jax.workers.pool import Reply, WorkerPool
 
 MAX_LENGTH = 2**16  # Characters of a completion.
 _ITEMS_PER_WORKER = 1000
@@ -87,6 +87,7 @@ class CodeVerifier:
     """
     expect(memory_mib >= 64, 'memory_mib', 'at least 64', memory_mib)
     expect(deadline_s > 0, 'deadline_s', 'more than 0', deadline_s)
+    self._is_sandboxed = not unsafe_no_sandbox
     limits = (Path(remote_calls.__file__), str(int(deadline_s) + 2), str(memory_mib))
     if unsafe_no_sandbox:
       command = sandbox.bare_command(*limits)
@@ -122,9 +123,14 @@ class CodeVerifier:
 
     right: all tests pass. wrong: it ran, not all do. malformed: no code, or it does not compile.
     empty; overlong: more than MAX_LENGTH characters. timeout: it hangs. crashed: its process ended
-    or broke the rules of talking to it. Answers are code in one style, None where it does not
-    compile or the end came with that of the worker. Scores are shares of tests passed; all but
-    those of right (1) and wrong are 0, so that none depends on when the end came.
+    or broke the rules of talking to it, or what it is or returns took a worker, twice, to the
+    limit of its own CPU or memory, or made it fail. unjudged: a worker was killed from outside or
+    did not come to an end, though it limits what a completion can make it do; that is not the
+    completion's fault, and nothing that a completion does leads there.
+
+    Answers are code in one style, None where it does not compile or the end came with that of the
+    worker. Scores are those of `UnitTests.score`; all but those of right (1) and wrong are 0, so
+    that none depends on when the end came.
 
     Raises:
       RuntimeError: if the sandbox does not work any more, or the tests are at fault.
@@ -135,14 +141,21 @@ class CodeVerifier:
     verdicts = []
     for kind in kinds:
       reply = None if kind else next(replies)
-      if reply is not None and reply.status == 'done':
-        verdicts.append(Verdict(*reply.value))
-      else:
-        verdicts.append(Verdict(kind or reply.status, None, 0.0))
+      verdicts.append(Verdict(kind, None, 0.0) if kind else self._verdict(reply))
     ran = [x for x, kind in zip(verdicts, kinds, strict=True) if not kind]
-    if len(ran) > 1 and sum(x.kind in ('timeout', 'crashed') for x in ran) >= len(ran) / 2:
+    ended = ('timeout', 'crashed', 'unjudged')
+    if len(ran) > 1 and sum(x.kind in ended for x in ran) >= len(ran) / 2:
       self.check()  # Are so many of them so bad, or is it the sandbox?
     return verdicts
+
+  def _verdict(self, reply: Reply) -> Verdict:
+    if reply.status == 'done':
+      return Verdict(*reply.value)
+    # The worker limits its own CPU and memory, and the time that the completion has: it crashes by
+    # what the completion makes it do, while the pool's deadline and a kill come from elsewhere. A
+    # completion without a sandbox can kill it, too.
+    is_to_blame = reply.status == 'crashed' or reply.status == 'killed' and not self._is_sandboxed
+    return Verdict('crashed', None, 0.0) if is_to_blame else Verdict('unjudged')
 
 
 def _unread(completion: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a worker of `pkpo_jax.workers.pool` does for `unit_tests`; imported by nobody.
+"""What a worker of `pkpo_jax.workers.pool` does for `verifier.py`; imported by nobody.
 
 It runs the tests; the completion runs in another process. Without the rest of pkpo_jax, which takes
 long to import.
@@ -62,22 +62,21 @@ def make_handler(command: str, is_sandboxed: str, deadline_s: str) -> Callable[[
     except remote_calls.Ended as end:
       raise RuntimeError(f'{end} at its start: {guest.kill()}') from None
     try:
-      num_passed = run_tests(program, code, tests, float(deadline_s))
+      passed = run_tests(program, code, tests, float(deadline_s))
     finally:
       guest.kill()
     if program.ended:
       return [program.ended, answer, 0.0]
-    is_right = num_passed == len(tests.tests)
-    return ['right' if is_right else 'wrong', answer, num_passed / len(tests.tests)]
+    return ['right' if all(passed) else 'wrong', answer, tests.score(passed)]
 
   return handle
 
 
-def run_tests(program, code: str, tests, deadline_s: float) -> int:
-  """Returns how many tests pass.
+def run_tests(program, code: str, tests, deadline_s: float) -> list[bool]:
+  """Returns which tests pass.
 
   Args:
-    program: a RemoteProgram; whether it has ended says if the number counts.
+    program: a RemoteProgram; if it has ended, what is returned does not count.
     code: of the completion.
     tests: of the problem.
     deadline_s: seconds that the completion may run, in all tests together.
@@ -85,26 +84,26 @@ def run_tests(program, code: str, tests, deadline_s: float) -> int:
   Raises:
     RuntimeError: if the tests are at fault.
   """
+  passed = [False] * len(tests.tests)
   try:
     if not program.load(code, deadline_s):
-      return 0
+      return passed
   except remote_calls.Ended:
-    return 0
-  num_passed = 0
-  for test in tests.tests:
+    return passed
+  for i, test in enumerate(tests.tests):
     namespace = {'__name__': 'tests'}
     exec(tests.setup_code, namespace)
     namespace |= {name: _remote_function(program, name) for name in tests.functions}
     try:
       exec(test, namespace)
-      num_passed += not program.ended  # A bare `except:` in a test may have hidden that.
+      passed[i] = not program.ended  # A bare `except:` in a test may have hidden that.
     except remote_calls.CannotCrossError as error:
       raise RuntimeError(f'{test!r}: {error}') from error
     except BaseException:  # Of the completion, and of comparing what it returned.
       pass
     if program.ended:
       break
-  return num_passed
+  return passed
 
 
 def _remote_function(program, name: str) -> Callable:

@@ -104,9 +104,15 @@ class MathVerifier:
     """Returns those of the right answers that cannot be used, each once.
 
     They cannot be parsed, do not even equal themselves, or do so only after the deadline.
+
+    Raises:
+      RuntimeError: if a worker was killed from outside, which says nothing of an answer.
     """
     answers = list(dict.fromkeys(answers))
     replies = self._pool.map([[answer, None, False] for answer in answers])
+    for answer, reply in zip(answers, replies, strict=True):
+      if reply.status == 'killed':
+        raise RuntimeError(f'a worker that looked at the right answer {answer!r} was killed, twice.')
     return [x for x, reply in zip(answers, replies, strict=True) if reply != Reply('done', True)]
 
   def verify_batch(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
@@ -128,7 +134,7 @@ class MathVerifier:
       if isinstance(found, Verdict):
         return found
       reply = replies[gold, *found]
-      return Verdict(*reply.value) if reply.status == 'done' else Verdict(reply.status)
+      return Verdict(*reply.value) if reply.status == 'done' else Verdict('unjudged')
 
     return [judge(gold, found) for (gold, _), found in zip(items, read, strict=True)]
 

@@ -83,9 +83,10 @@ class PuzzleVerifier:
   its sign, `word_sorting` and `letter_jumble` overlook words that follow, `pool_matrix` an error of
   1 %, and several overlook text that they do not know.
 
-  Verdicts: 'overlong', above MAX_LENGTH; 'empty'; 'malformed' if the scorer raises; 'timeout' and
-  'crashed' as in `WorkerPool`. Answers are compared by their text. Those to `countdown` are judged
-  by `verify_countdown`, in this process.
+  Verdicts: 'overlong', above MAX_LENGTH; 'empty'; 'malformed' if the scorer raises; 'unjudged' if
+  it did not come to an end, at the deadline or with its worker, as that says nothing of the answer.
+  Answers are compared by their text. Those to `countdown` are judged by `verify_countdown`, in this
+  process.
   """
 
   def __init__(self, num_workers: int, deadline_s: float):
@@ -147,7 +148,7 @@ def _without_scorer(puzzle: Puzzle, answer: str, length: int) -> Verdict | None:
 
 def _verdict(reply: Reply, answer: str) -> Verdict:
   if reply.status != 'done':
-    return Verdict(reply.status)
+    return Verdict('unjudged')
   if reply.value is None:
     return Verdict('malformed')
   return Verdict('right' if reply.value else 'wrong', answer)

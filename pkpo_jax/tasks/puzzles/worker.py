@@ -1,4 +1,4 @@
-"""Scores answers to puzzles of reasoning-gym: the worker of `puzzles.py`, imported by nobody."""
+"""Scores answers to puzzles of reasoning-gym: the worker of `verifier.py`, imported by nobody."""
 
 import functools
 import json
