@@ -1,4 +1,8 @@
-"""Estimates of pass@k and max@k from samples, and their uncertainty over problems."""
+"""Estimates of pass@k and max@k from samples, and their uncertainty over problems.
+
+A group with a NaN or an infinite reward has the estimate NaN; other groups do not notice.
+`where=jnp.isfinite(rewards)` leaves such samples out.
+"""
 
 from collections.abc import Sequence
 
@@ -24,7 +28,7 @@ def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   (Walder & Karkhanis 2025, arXiv 2505.15201, eq. 12). On {0, 1} rewards it is pass@k.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     where: `[..., n]` bool, True where a sample exists.
 

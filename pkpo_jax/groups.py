@@ -93,16 +93,16 @@ class Group:
 def as_group(rewards: Rewards, where: Mask = None) -> Group:
   """Returns the checked group of `rewards`.
 
-  Args:
-    rewards: `[*p, n]` real numbers; bool, integer and half-precision rewards become float32.
-    where: `[*p, n]` bool, or integers 0 and 1, True where a sample exists.
-
   A group with a NaN or an infinite reward among its samples becomes NaN throughout, so that every
   kernel returns NaN for it and the right numbers for all others; `where=jnp.isfinite(rewards)`
   leaves such samples out.
 
+  Args:
+    rewards: `[*p, n]` real numbers; bool, integer and half-precision rewards become float32.
+    where: `[*p, n]` bool, or integers 0 and 1, True where a sample exists.
+
   Raises:
-    ValueError: if there is no sample axis, it is empty, or `where` has another shape.
+    ValueError: if there is no sample axis, it is empty, or `where` has another shape or values.
     TypeError: if rewards are not real numbers or `where` is neither bool nor integer.
   """
   try:
@@ -160,11 +160,11 @@ def _as_bool(where: jax.Array) -> jax.Array:
 
 
 def by_group(
-  rewards: Shaped[AnyArray, 'S'],
-  group_ids: Sequence[Hashable] | np.ndarray,
+  rewards: Shaped[AnyArray, 'S'] | Sequence[float],
+  group_ids: Shaped[AnyArray, 'S'] | Sequence[Hashable],
   fn: Callable[..., jax.Array],
   *,
-  where: Sequence[bool] | np.ndarray | None = None,
+  where: Shaped[AnyArray, 'S'] | Sequence[bool] | None = None,
   **kwargs,
 ) -> jax.Array:
   """Returns fn of each group of flat rewards, in any order and of any sizes, on the host.
@@ -176,24 +176,28 @@ def by_group(
   Args:
     rewards: `[S]` rewards of all samples.
     group_ids: `[S]` what the samples of one prompt share and no other prompt has.
-    fn: an advantage; called once as fn(rewards `[G, n]`, where=`[G, n]`, **kwargs), n the size of
-      the largest group.
+    fn: an advantage, or an estimator that returns one number a group, such as `max_at_k`; called
+      once as fn(rewards `[G, n]`, where=`[G, n]`, **kwargs), n the size of the largest group.
     where: `[S]` bool, or integers 0 and 1, True where a sample counts; None means everywhere.
     **kwargs: further arguments of fn, such as k. They are handed on as they are: an array of them
       needs the shape that fn wants, with groups in the order in which their ids first come.
 
   Returns:
-    `[S]` what fn returns for each sample, in the order of `rewards`. As elsewhere with a mask, a
-    group of fewer than k samples gets 0.
+    `[S]` what fn returns for each sample, in the order of `rewards`; or `[G]`, if fn returns one
+    number a group, in the order in which their ids first come. As elsewhere with a mask, a group of
+    fewer than k samples gets 0.
 
   Raises:
-    ValueError: if rewards are not flat, there are none, the lengths differ, or `where` has other
-      values.
+    ValueError: if rewards are not flat, there are none, the lengths differ, `where` has other
+      values, or fn returns another shape.
     TypeError: if an id cannot be hashed, or `where` is neither bool nor integer.
 
   >>> from pkpo_jax import rloo
   >>> print(by_group(np.array([1., 0., 2., 0.]), ['a', 'b', 'a', 'b'], rloo))
   [-1.  0.  1.  0.]
+  >>> from pkpo_jax import max_at_k
+  >>> print(by_group(np.array([1., 0., 2., 0.]), ['a', 'b', 'a', 'b'], max_at_k, k=1))
+  [1.5 0. ]
   """
   rewards = _flat('rewards', rewards)
   if rewards.size == 0:
@@ -217,7 +221,10 @@ def by_group(
   shape = (len(sizes), int(sizes.max()))
   padded, exists = np.zeros(shape, rewards.dtype), np.zeros(shape, bool)
   padded[rows, columns], exists[rows, columns] = rewards, masks
-  return fn(jnp.asarray(padded), where=jnp.asarray(exists), **kwargs)[rows, columns]
+  result = fn(jnp.asarray(padded), where=jnp.asarray(exists), **kwargs)
+  if result.shape not in (shape, shape[:1]):
+    raise FieldError('fn', f'expected it to return {shape} or {shape[:1]}, got {result.shape}.')
+  return result[rows, columns] if result.shape == shape else result
 
 
 def _flat(name: str, values: Any) -> np.ndarray:
@@ -237,8 +244,11 @@ def _flat(name: str, values: Any) -> np.ndarray:
 
 
 def check_key(key: Any) -> None:
-  """Raises FieldTypeError if `key` is no PRNG key, such as the int of a seed."""
-  if not isinstance(key, jax.Array):
+  """Raises FieldTypeError if `key` is neither a typed nor a raw PRNG key but, say, a seed."""
+  dtype, ndim = getattr(key, 'dtype', None), getattr(key, 'ndim', None)
+  is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and ndim == 0
+  is_raw = dtype == jnp.uint32 and ndim == 1
+  if not (is_typed or is_raw):
     raise FieldTypeError(
       'key', f'expected a PRNG key, such as jax.random.key(0), got {key!r} of {type(key).__name__}.'
     )

@@ -26,7 +26,7 @@ LOSS_CHOICES = {
   'kl_estimator': ('k1', 'k3'),
 }
 # In nats. A ratio of probabilities is exact up to e^20, see `exp_bounded`. A log-probability below
-# -10^4 is that of a masked logit, which may be as low as float32 goes: it is taken for -10^4.
+# -10^4 is that of a masked logit, which may be as low as float32 goes; see `bounded_log_probs`.
 LOG_RATIO_BOUND = 20.0
 LOG_PROB_BOUND = 1e4
 
@@ -70,12 +70,12 @@ def exp_bounded(log_ratio: Float[jax.Array, '*b']) -> Float[jax.Array, '*b']:
 
 
 def bounded_log_probs(log_probs: Float[jax.Array, '*b']) -> Float[jax.Array, '*b']:
-  """Returns log-probabilities of at least -10^4 nats; lower ones become -10^4, without gradient.
+  """Returns log-probabilities (or densities) clipped to +-10^4 nats, without gradient beyond.
 
   >>> print(bounded_log_probs(jnp.array([-1., -1e30])))
   [-1.e+00 -1.e+04]
   """
-  return jnp.where(log_probs < -LOG_PROB_BOUND, -LOG_PROB_BOUND, log_probs)
+  return jnp.clip(log_probs, -LOG_PROB_BOUND, LOG_PROB_BOUND)
 
 
 def token_weights(
@@ -154,7 +154,7 @@ def token_kl(
 
   Both ratios are those of `exp_bounded`, e^x up to x = 20 and its tangent beyond. So the estimate
   and its gradient are exact while both log-ratios are at most 20, and finite while all
-  log-probabilities are at least -10^4.
+  log-probabilities are within +-10^4.
 
   Args:
     log_probs: of the tokens, nats, differentiable.
@@ -242,7 +242,7 @@ def policy_gradient_loss(
       loss; policy_loss, its first term, if there are others.
       entropy, kl: nats per token.
       clip_share: tokens whose ratio is clipped, of all.
-      bounded_share: tokens with a ratio beyond e^20 or a log-probability below -10^4, of all.
+      bounded_share: tokens with a ratio beyond e^20 or a log-probability beyond +-10^4, of all.
     Of the agreement: the sum ratio_mean, the mean p/p_sampling of a token; the maximum
       log_ratio_max, the largest |log(p/p_sampling)|.
 
@@ -272,7 +272,7 @@ def policy_gradient_loss(
   ratio = exp_bounded(log_ratio)
   is_bounded = log_ratio > LOG_RATIO_BOUND
   for each in given:
-    is_bounded |= each < -LOG_PROB_BOUND
+    is_bounded |= jnp.abs(each) > LOG_PROB_BOUND
   advantages = jnp.broadcast_to(jax.lax.stop_gradient(advantages)[..., None], ratio.shape)
   mean = lambda x: jnp.sum(mean_weights * x)
   sums = {'entropy': mean(entropy)}

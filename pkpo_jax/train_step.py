@@ -102,6 +102,9 @@ def make_train_step(
   A step makes num_epochs * num_minibatches updates; `key` shuffles the prompts of an epoch where
   it has several minibatches.
 
+  A sample that was not judged has advantage 0. It has no surrogate but stays in every denominator,
+  and in the KL and entropy terms and the means over tokens, which need no reward.
+
   Metrics are scalars: of `losses.policy_gradient_loss` those of the update, as means over the
   updates, and the agreement before the first of them; grad_norm, before clipping. And of the
   rollout: zero_advantage_share (of the prompts, those whose samples all have advantage 0; see

@@ -38,7 +38,7 @@ def subset_weights(
   k drawn without replacement; 0 for t < k. The rewards' estimate is sum_t v_t g_(t), unbiased for
   max@k (Walder & Karkhanis 2025, arXiv 2505.15201, eq. 12).
 
-  The logarithm of v_t is a sum of six log-factorials, of size n log n each and almost cancelling.
+  The logarithm of v_t is a sum of six log-factorials, of size n log n each and almost canceling.
   They come from a host float64 table split in two, so that the large parts cancel exactly: the
   relative error of every weight above 1e-30 stays below 5e-6 up to n = 131072, where log-gamma
   in float32 is off by 15 %.

@@ -308,7 +308,7 @@ def test_rewards_obey_the_requirement(name, rewards):
 
 @every_advantage
 def test_samples_obey_the_requirement(name):
-  """With fewer samples nothing is learnt for any k and rewards; with as many something is."""
+  """With fewer samples nothing is learned for any k and rewards; with as many something is."""
   fewest = REQUIREMENTS[name].min_samples
 
   def learns(n):

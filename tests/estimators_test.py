@@ -120,6 +120,14 @@ class TestMaxAtK:
     np.testing.assert_array_equal(max_at_k(poisoned, 5, where=mask), np.zeros(len(rewards)))
     np.testing.assert_array_equal(max_at_k(poisoned, 1, where=np.zeros_like(mask)), 0)
 
+  @pytest.mark.parametrize('junk', [np.nan, np.inf, -np.inf])
+  def test_a_reward_that_is_not_finite_makes_the_estimate_of_its_group_nan(self, junk):
+    rewards = np.array([[1.0, junk, 0.0], [1.0, 2.0, 0.0]])
+    for estimates in (max_at_k(rewards, 2), jax.jit(max_at_k)(rewards, 2)):
+      assert np.isnan(estimates[0])
+      np.testing.assert_allclose(estimates[1], 5 / 3, rtol=1e-6)
+    np.testing.assert_allclose(max_at_k(rewards, 2, where=np.isfinite(rewards)), [1, 5 / 3])
+
   @pytest.mark.parametrize('k', [-1, 0, 8])
   def test_k_out_of_range(self, k):
     with pytest.raises(ValueError, match=rf'k: expected 1 <= k <= n = 7, got {k}'):

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from advantage_cases import LARGE_N
+from advantage_cases import LARGE_N, extra_arguments, suited
 
-from pkpo_jax import ADVANTAGES, by_group, groups, passk_bootstrap, pkpo, rloo
+from pkpo_jax import ADVANTAGES, by_group, groups, max_at_k, passk_bootstrap, pkpo, rloo
 from pkpo_jax.errors import FieldError
 
 # One sample, one block of pairs, several with a rest, the last by counting and the first by sort.
@@ -115,7 +115,7 @@ class TestChecks:
     with pytest.raises(TypeError, match='rewards: .* need a mask, `where`, or `by_group`'):
       groups.as_group([[0.0, 1.0], [1.0]])
 
-  @pytest.mark.parametrize('key', [0, np.int32(3), None])
+  @pytest.mark.parametrize('key', [0, np.int32(3), np.uint32(3), jnp.int32(3), None])
   def test_key_that_is_a_seed(self, key):
     with pytest.raises(TypeError, match=r'key: expected a PRNG key, such as jax.random.key\(0\)'):
       passk_bootstrap(np.ones(4), k=2, key=key)
@@ -208,11 +208,51 @@ class TestByGroup:
     pairs = [('text', number) for number in numbers]
     np.testing.assert_array_equal(by_group(self.REWARDS, pairs, rloo), expected)
 
+  @pytest.mark.parametrize('name', sorted(ADVANTAGES))
+  def test_every_advantage_is_taken(self, name):
+    """Ragged groups that hold k samples each equal a call per group, arguments of its own too."""
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.repeat(np.arange(3), [6, 4, 5]))
+    rewards = suited(name, rng.normal(size=15)).astype(np.float32)
+    first_come = list(dict.fromkeys(ids.tolist()))
+    sizes = [np.sum(ids == each) for each in first_come]
+    padded = np.zeros((3, 6), np.float32)
+    extra = extra_arguments(name, padded, neutral=True)
+    actual = by_group(rewards, ids, ADVANTAGES[name], k=2, **extra)
+    exists = np.arange(6) < np.array(sizes)[:, None]
+    padded[exists] = np.concatenate([rewards[ids == each] for each in first_come])
+    expected = np.zeros(15, np.float32)
+    by_rows = np.asarray(ADVANTAGES[name](padded, k=2, where=exists, **extra))
+    for row, each in enumerate(first_come):
+      expected[ids == each] = by_rows[row, : sizes[row]]
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+    assert np.any(expected != 0)
+
+  def test_an_estimator_returns_one_number_a_group(self):
+    """In the order in which the ids first come."""
+    actual = by_group(self.REWARDS, self.IDS, max_at_k, k=1)
+    np.testing.assert_allclose(actual, [2, 1, 1, 3])
+    pairs = by_group(self.REWARDS, self.IDS, max_at_k, k=2)
+    np.testing.assert_allclose(
+      pairs[:2], [max_at_k(g, 2) for g in np.array([[1, 0, 5], [0, 2, 1]])]
+    )
+    np.testing.assert_array_equal(pairs[2:], 0)
+
+  def test_a_function_of_another_shape_is_refused(self):
+    with pytest.raises(FieldError, match=r'fn: expected it to return \(4, 3\) or \(4,\), got \(\)'):
+      by_group(self.REWARDS, self.IDS, lambda rewards, where: jnp.sum(rewards))
+
   def test_sorted_groups_of_one_size_are_a_reshape(self):
     rewards = np.random.default_rng(0).normal(size=12).astype(np.float32)
     expected = rloo(rewards.reshape(3, 4)).ravel()
     np.testing.assert_array_equal(by_group(rewards, np.repeat(np.arange(3), 4), rloo), expected)
     assert not np.allclose(rloo(rewards), expected)  # What flat rewards alone would give.
+
+
+@pytest.mark.parametrize('make', [jax.random.key, jax.random.PRNGKey])
+def test_typed_and_raw_keys_are_taken(make):
+  advantages = passk_bootstrap(np.array([0.0, 1.0, 0.0, 2.0]), k=2, key=make(0))
+  assert np.any(advantages != 0)
 
 
 def test_rewards_outside_a_domain():

@@ -4,6 +4,9 @@
 `fn(rewards, *, k, where=None)`; some need more, as named arguments without a default: `key`
 (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
 
+The last axis is one prompt's samples. Flat rewards `[P * n]` are taken for a single group of P * n
+samples: reshape them to `[P, n]`, or call `pkpo_jax.by_group`.
+
 A group with a NaN or an infinite reward gets NaN for all its samples; other groups do not notice.
 `where=jnp.isfinite(rewards)` leaves such samples out: they get 0 and their group is that of the
 others.

@@ -32,7 +32,7 @@ def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantage
   Invariant to r -> a r + b for a > 0; sums to 0; 0 where sigma is 0, as at k = n.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     where: `[..., n]` bool, True where a sample exists.
 
@@ -70,7 +70,7 @@ def passk_bootstrap(
   (arXiv 2508.10751, section 3.2). O(num_groups * n log n) time and memory per group.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples per set, 1 <= k <= n; int or traced int32.
     key: PRNG key of the draw.
     num_groups: sets per group of samples; None means n, as in the paper.
@@ -105,7 +105,7 @@ def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advant
   samples get 0 (arXiv 2508.10751, section 3.1). Draws nothing: samples come in random order.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples per set, 1 <= k <= n; int or traced int32.
     where: `[..., n]` bool, True where a sample exists; sets are made of these alone.
 
@@ -140,7 +140,7 @@ def passk_exceeding(
   the base of the logarithm as best read).
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     success_threshold: a sample is right if its reward is at least this.
     where: `[..., n]` bool, True where a sample exists.
@@ -163,7 +163,7 @@ def passk_combination(
   c the number of right samples (arXiv 2508.10751, section 4).
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     success_threshold: a sample is right if its reward is at least this.
     where: `[..., n]` bool, True where a sample exists.
@@ -188,7 +188,7 @@ def passk_adaptive(
   (arXiv 2508.10751, section 4). The only advantage that looks across prompts.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     entropy: `[...]` mean token entropy of each prompt's samples, nats.
     where: `[..., n]` bool, True where a sample exists.

@@ -25,7 +25,7 @@ def pkpo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   arXiv 2505.15201, eq. (19) and (27). O(n log n).
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     where: `[..., n]` bool, True where a sample exists.
 
@@ -52,7 +52,7 @@ def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   constant -k mu/(n-1): the result is not invariant to a shift of the rewards.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k < n; int or traced int32. k = 1 is the
       leave-one-out baseline of REINFORCE (`rloo`), as in the paper's runs.
     where: `[..., n]` bool, True where a sample exists.
@@ -86,7 +86,7 @@ def pkpo_loo_minus_one(rewards: Rewards, *, k: K, where: Mask = None) -> Advanta
   Binary rewards: n C(n-c, k-1)/C(n, k) for each of the c right samples.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32. k = 1, where
       eq. (33) is undefined, is the leave-one-out baseline of REINFORCE (`rloo`); k = n is `tzsm`.
     where: `[..., n]` bool, True where a sample exists.
@@ -116,7 +116,7 @@ def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   (arXiv 2606.06080). Invariant to a shift of the rewards; k = 1 is `rloo`.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k < n; int or traced int32.
     where: `[..., n]` bool, True where a sample exists.
 

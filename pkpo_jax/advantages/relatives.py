@@ -149,7 +149,7 @@ def rs_grpo(
   RS-GRPO (arXiv 2509.24261). Sums to 0, invariant to a shift; beta -> 0 is `mean_centered`.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: unused.
     beta: risk preference, 1 / reward units, not 0; > 0 favors the best samples.
     where: `[..., n]` bool, True where a sample exists.
@@ -178,7 +178,7 @@ def max_at_k_off_policy(
   Bagirov et al. 2025 (arXiv 2510.23393). No baseline; at ratios = 1 it is `pkpo`.
 
   Args:
-    rewards: `[..., n]` task rewards.
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
     k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
     ratios: `[..., n]` sequence ratios pi(x_i) / pi_old(x_i), no gradient is taken through them.
     where: `[..., n]` bool, True where a sample exists.

@@ -185,7 +185,9 @@ class CodeProblems(TextProblems):
 def _load(dataset: Dataset, data_dir: str, source: str | None) -> dict[str, list[Record]]:
   """Returns the records of a data set, or those of our own in its format."""
   if source == 'samples':
-    return datasets.samples(dataset, pathlib.Path(__file__).with_name('samples'))
+    folder = pathlib.Path(__file__).with_name('samples')
+    is_file = isinstance(dataset, HumanEval)  # Its source is the file itself.
+    return datasets.samples(dataset, folder / 'HumanEval.jsonl' if is_file else folder)
   return datasets.load(dataset, data_dir, source)
 
 
