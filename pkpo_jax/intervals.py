@@ -126,6 +126,9 @@ def paired_interval(
   The `mean_interval` of the differences, which lie within +-(bounds[1] - bounds[0]). What makes a
   problem hard for both runs drops out. The difference is significant at 1 - level if the interval
   leaves out 0; two runs that agree on all P problems differ by at most about 3.7/P at 95 %.
+  In `experiments/interval_coverage` it covers at least 94.5 % in each of 420 cases. It is 1.06 to
+  1.4 times as wide as `paired_bootstrap` at P = 1000 and 1.2 to 3.9 times at P = 100: most where
+  the runs seldom differ. There `paired_bootstrap` of a real difference may cover 89 %.
 
   Args:
     values: `[P, ...]` estimates of one run.

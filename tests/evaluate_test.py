@@ -19,7 +19,7 @@ from configs import bandit, default
 from pkpo_jax import evaluate
 from pkpo_jax.evaluation import measure, report
 from pkpo_jax.evaluation import statistics as answers
-from pkpo_jax.intervals import mean_interval
+from pkpo_jax.intervals import mean_interval, paired_interval
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.run import make_run
@@ -485,24 +485,29 @@ def test_report_of_a_text_task(toys, tmp_path):
 
 
 def test_a_run_beside_itself_and_beside_another(tmp_path):
-  """The same samples differ by exactly 0; the difference of two runs is that of their means."""
+  """The same samples differ by 0, other problems by little; two runs by what their means do."""
   for name, k in (('k1', 1), ('k8', 8)):
     train(bandit_config(**{'advantage.k': k, 'optimizer.learning_rate': 0.5}), tmp_path / name)
   same = evaluated([tmp_path / 'k8', tmp_path / 'k8'])
   assert same['runs'][0]['problems'] == same['runs'][1]['problems']
-  zeros = [0.0] * 5
-  expected = {'k': [1, 2, 4, 8, 16], 'mean': zeros, 'low': zeros, 'high': zeros}
-  assert same['differences'] == {'pass@k': expected}
+  assert same['differences'].keys() == {'pass@k'}
+  no_difference = same['differences']['pass@k']
+  assert no_difference['k'] == [1, 2, 4, 8, 16] and no_difference['mean'] == [0.0] * 5
+  # One more problem would move the mean of 16 by no more.
+  end = 1 - 0.025 ** (1 / 16)
+  np.testing.assert_allclose(no_difference['low'], [-end] * 5, atol=0.01)
+  np.testing.assert_allclose(no_difference['high'], [end] * 5, atol=0.01)
   found = evaluated([tmp_path / 'k8', tmp_path / 'k1'])
   assert found['runs'][0]['problems'] == same['runs'][0]['problems']
   first, second = (np.asarray(run['problems']['pass@k']) for run in found['runs'])
   assert found['runs'][0]['problems']['id'] == found['runs'][1]['problems']['id']
   difference = found['differences']['pass@k']
   np.testing.assert_allclose(difference['mean'], (first - second).mean(axis=0), atol=1e-6)
-  error = (first - second).std(axis=0, ddof=1) / 4
-  mean, low, high = (np.asarray(difference[name]) for name in ('mean', 'low', 'high'))
-  assert np.all((low < mean) & (mean < high))
-  np.testing.assert_allclose(high - low, 2 * 1.96 * error, rtol=0.25)
+  interval_key = jax.random.split(jax.random.key(0))[1]
+  values = (x.astype(np.float32) for x in (first, second))
+  _, low, high = paired_interval(*values, interval_key, level=0.95)
+  np.testing.assert_allclose(difference['low'], low, atol=1e-6)
+  np.testing.assert_allclose(difference['high'], high, atol=1e-6)
   for each in found['runs']:
     assert len(each['curves']['pass@k']['exact']) == 5
   text = report.table(found)
