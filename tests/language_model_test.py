@@ -161,6 +161,55 @@ def test_padding_and_bucket_do_not_change_the_samples():
     np.testing.assert_allclose(found.sampling_log_probs, expected.sampling_log_probs, atol=1e-5)
 
 
+def test_the_token_0_is_a_token_like_others():
+  """Positions come from the mask: the same vocabulary with every id one higher is as likely.
+
+  Where padding was known by its id, a prompt with a 0 in it was read with a hole.
+  """
+  policy = _policy(stop_ids=(7,), max_new_tokens=6)
+  params = random_params(policy.model)
+  tokens = np.asarray([[5, 0, 0, 4, 0], [0, 9, 0, 3, 8]])
+  mask = np.asarray([[False, False, True, True, True], [True] * 5])
+  rollout = _sample(policy, params, tokens, num_samples=32, mask=mask)
+  has_token = np.asarray(rollout.completion_mask)
+  assert (np.asarray(rollout.completions)[has_token] == 0).any()
+  log_probs, entropy = jax.jit(policy.log_probs_and_entropy)(params, rollout)
+  np.testing.assert_allclose(
+    np.where(has_token, log_probs, 0), rollout.sampling_log_probs, atol=1e-4
+  )
+
+  def shifted(x):
+    return (x + 1) % SMALL.num_embed
+
+  def with_rows_shifted(path, leaf):
+    return jnp.roll(leaf, 1, axis=0) if 'input_embedding' in jax.tree_util.keystr(path) else leaf
+
+  other_params = jax.tree_util.tree_map_with_path(with_rows_shifted, params)
+  other = rollout.replace(
+    prompt_tokens=shifted(rollout.prompt_tokens), completions=shifted(rollout.completions)
+  )
+  assert np.asarray(other.prompt_tokens)[mask].min() > 0
+  expected = jax.jit(policy.log_probs_and_entropy)(other_params, other)
+  for values, others in zip((log_probs, entropy), expected, strict=True):
+    np.testing.assert_allclose(
+      np.where(has_token, values, 0), np.where(has_token, others, 0), atol=1e-4
+    )
+  # With the zeros taken for padding, the numbers are others.
+  hole = rollout.replace(prompt_mask=tokens != 0)
+  difference = policy.log_probs_and_entropy(params, hole)[0] - log_probs
+  assert np.abs(np.where(has_token, difference, 0)[1]).max() > 0.01
+
+
+def test_what_stands_where_the_mask_has_no_token_does_not_matter():
+  policy = _policy()
+  params = random_params(policy.model)
+  expected = _sample(policy, params, PROMPTS)
+  garbage = np.where(PROMPTS == 0, 17, PROMPTS)
+  rollout = _sample(policy, params, garbage, mask=PROMPTS != 0)
+  np.testing.assert_array_equal(rollout.completions, expected.completions)
+  np.testing.assert_allclose(rollout.sampling_log_probs, expected.sampling_log_probs, atol=1e-5)
+
+
 def test_compilations_are_bounded_by_the_buckets():
   """Prompts of lengths up to 58 compile the sampler once for each of their five buckets."""
   task = Copy(CharacterTokenizer(), num_letters=1, alphabet_size=2)

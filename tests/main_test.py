@@ -1,4 +1,4 @@
-"""The command: what the user can mend is one line, a bug is a traceback, a full disk loses little."""
+"""The command: the user mends what is one line, a bug is a traceback, a full disk loses little."""
 
 import errno
 import os
