@@ -67,8 +67,11 @@ plt.rcParams.update(
 
 
 def method(name: str) -> dict[str, Any]:
-  """Returns the label, colour, marker and line style of a method, for `Axes.plot`."""
-  label, color, marker, line_style = METHODS[name]
+  """Returns the label, color, marker and line style of a method, for `Axes.plot`.
+
+  A method without a look of its own gets a plain one, with its name as the label.
+  """
+  label, color, marker, line_style = METHODS.get(name, (name, BLACK, '.', _RELATIVE))
   return {'label': label, 'color': color, 'marker': marker, 'linestyle': line_style}
 
 
