@@ -58,7 +58,7 @@ CAPTIONS = {
   ),
   'step': (
     'Planned peak of a training step of the tiny Gemma-2 with this vocabulary: temporary memory '
-    'and arguments, of which state_mib are parameters and optimiser state.'
+    'and arguments, of which state_mib are parameters and optimizer state.'
   ),
 }
 

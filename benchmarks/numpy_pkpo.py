@@ -1,7 +1,7 @@
 """The rival: PKPO weights in NumPy, float64, by the recursions of the paper.
 
 Walder & Karkhanis 2025 (arXiv 2505.15201), section 3 and its listing: sort one prompt's rewards,
-run the recurrences over the sorted samples (vectorised, as there), put the results back in place.
+run the recurrences over the sorted samples (vectorized, as there), put the results back in place.
 Sum convention of the paper: the gradient estimate is sum_i w_i grad log p(x_i). Shares no code
 with the package.
 """

@@ -16,7 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     raise ValueError(f'configs/default.py: expected no variant after the colon, got {arg!r}.')
   config = ConfigDict()
   config.seed = 0  # Of everything random in the run.
-  config.num_train_steps = 1000  # Rollouts; each is learnt from in one update or more.
+  config.num_train_steps = 1000  # Rollouts; each is learned from in one update or more.
   # Workdir of a run whose newest parameters to begin with; None begins as config.policy says.
   config.warm_start = config_dict.placeholder(str)
   config.task = task('hidden_answer')  # A key of pkpo_jax.tasks.TASKS.

@@ -30,7 +30,7 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
   """Returns the config of PKPO's section 8 (arXiv 2505.15201) for a task, with k = 8.
 
   From the paper: 16 samples of each of 16 problems a step, PPO, s_loo1, pass@k for k = 1, 2, 4, 8,
-  12, 16. It states no learning rate, optimiser, KL, clipping, temperature or lengths; those here
+  12, 16. It states no learning rate, optimizer, KL, clipping, temperature or lengths; those here
   are our choice, and so are the number of steps (four epochs of MATH, twice as far as the paper's
   annealing), when to evaluate and save, and all numbers of memory and of hardware:
     one update a step, so that the gradient is the unbiased one and no ratio is ever clipped;

@@ -31,7 +31,7 @@ def derivative(theta: float, k: int) -> float:
 
 
 def best_theta(k: int) -> float:
-  """Returns the theta that maximises max@k."""
+  """Returns the theta that maximizes max@k."""
   grid = np.linspace(0.0, 1.2, 121)
   start = grid[np.argmax([max_at_k(theta, k) for theta in grid])]
   return float(optimize.brentq(derivative, start - 0.02, start + 0.02, args=(k,), xtol=1e-12))

@@ -1,4 +1,4 @@
-"""The look of all figures: one colour per method and per k, readable sizes, no display."""
+"""The look of all figures: one color per method and per k, readable sizes, no display."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ DPI = 150
 # Width of a figure of one and of two panels side by side, and height of a row, inches.
 WIDTH_1, WIDTH_2, WIDTH_3, HEIGHT = 6.0, 10.5, 14.0, 4.4
 
-# Okabe & Ito's colours, told apart under the common colour-vision deficiencies, without their
+# Okabe & Ito's colors, told apart under the common color-vision deficiencies, without their
 # yellow, which is lost on white.
 BLACK, GREY = '#000000', '#8c8c8c'
 BLUE, SKY, GREEN = '#0072b2', '#56b4e9', '#009e73'
 ORANGE, VERMILION, PURPLE = '#e69f00', '#d55e00', '#cc79a7'
 
-# Line style tells the family, colour and marker the member.
+# Line style tells the family, color and marker the member.
 _PKPO, _PASSK_TRAINING, _RELATIVE, _PARTITIONED = '-', '--', ':', '-.'
 METHODS = {
   'pkpo': (r'PKPO $s$', SKY, 's', _PKPO),
   'pkpo_loo': (r'PKPO $s^{\mathrm{loo}}$', GREEN, '^', _PKPO),
   'pkpo_loo_minus_one': (r'PKPO $s^{\mathrm{loo-1}}$', BLUE, 'o', _PKPO),
-  'pkpo_centered': ('PKPO centred (not in the paper)', VERMILION, 'D', _PKPO),
+  'pkpo_centered': ('PKPO centered (not in the paper)', VERMILION, 'D', _PKPO),
   'passk_analytical': ('Pass@k analytical', ORANGE, 'o', _PASSK_TRAINING),
   'passk_bootstrap': ('Pass@k bootstrap', GREEN, 's', _PASSK_TRAINING),
   'passk_full_sampling': ('Pass@k full sampling', GREY, '^', _PASSK_TRAINING),
@@ -37,7 +37,7 @@ METHODS = {
   'reinforce': ('REINFORCE', GREY, 's', _RELATIVE),
   'rloo': ('RLOO', BLACK, 'x', _RELATIVE),
   'grpo': ('GRPO', BLUE, '+', _RELATIVE),
-  'mean_centered': ('mean-centred', SKY, 'v', _RELATIVE),
+  'mean_centered': ('mean-centered', SKY, 'v', _RELATIVE),
   'maxrl': ('MaxRL', GREEN, 'P', _RELATIVE),
   'tailrl': ('TailRL', VERMILION, '<', _RELATIVE),
   'rs_grpo': ('RS-GRPO', ORANGE, '>', _RELATIVE),
@@ -67,14 +67,17 @@ plt.rcParams.update(
 
 
 def method(name: str) -> dict[str, Any]:
-  """Returns the label, colour, marker and line style of a method, for `Axes.plot`."""
-  label, color, marker, line_style = METHODS[name]
+  """Returns the label, color, marker and line style of a method, for `Axes.plot`.
+
+  A method without a look of its own gets a plain one, with its name as the label.
+  """
+  label, color, marker, line_style = METHODS.get(name, (name, BLACK, '.', _RELATIVE))
   return {'label': label, 'color': color, 'marker': marker, 'linestyle': line_style}
 
 
 def k_color(k: int) -> Any:
-  """Returns the colour of k = 1, 2, 4, ..., 32: from dark to light as k doubles."""
-  # k is ordered, so is its colour; the brightest sixth is lost on white.
+  """Returns the color of k = 1, 2, 4, ..., 32: from dark to light as k doubles."""
+  # k is ordered, so is its color; the brightest sixth is lost on white.
   return plt.get_cmap('viridis')(min((k.bit_length() - 1) / 4, 1.0) * 0.84)
 
 

@@ -155,7 +155,9 @@ def _parse(path: pathlib.Path, number: int, line: str) -> dict[str, int | float]
       'resumed writes the lines of its last steps anew; remove what follows the damage.'
     ) from error
   if not isinstance(metrics, dict) or 'step' not in metrics:
-    raise DataError(f"{path}, line {number}: expected an object with 'step', got {line[:80]!r}.")
+    raise DataError(
+      f"{path}, line {number}: expected an object with 'step', got {line.strip()[:80]!r}."
+    )
   return metrics
 
 

@@ -1,4 +1,4 @@
-"""The optimiser that config.optimizer describes."""
+"""The optimizer that config.optimizer describes."""
 
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def make_optimizer(
   num_train_steps: int,
   updates_per_step: int,
 ) -> optax.GradientTransformation:
-  """Returns the optimiser; for parameters below float32, of their float32 master copies.
+  """Returns the optimizer; for parameters below float32, of their float32 master copies.
 
   Args:
     name: 'sgd', 'adam' or 'adamw'.
@@ -110,7 +110,7 @@ class MasterState(NamedTuple):
 
   Attributes:
     master: the parameters in float32, where they are not float32 themselves; None there.
-    inner: state of the optimiser of the masters.
+    inner: state of the optimizer of the masters.
   """
 
   master: Any

@@ -3,7 +3,7 @@
 Prompts are split over the axes 'data' and 'fsdp', so that the group of a prompt never straddles
 devices and the advantages need no communication. Parameters are split as the policy's rules say,
 over 'fsdp' (gathered where they are used) and 'tensor' (each device computes with its part), and
-so is what the optimiser keeps of them.
+so is what the optimizer keeps of them.
 """
 
 import math
@@ -65,7 +65,7 @@ def num_prompt_shards(mesh: Mesh) -> int:
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: PartitionRules) -> Any:
-  """Returns the sharding of each array of parameters, optimiser state or both.
+  """Returns the sharding of each array of parameters, optimizer state or both.
 
   A rule holds for the arrays whose path, such as 'params/layer_0/mlp/linear', ends in what its
   regular expression matches: so moments and master copies, whose paths end like those of their

@@ -195,8 +195,8 @@ def test_the_token_0_is_a_token_like_others():
       np.where(has_token, values, 0), np.where(has_token, others, 0), atol=1e-4
     )
   # With the zeros taken for padding, the numbers are others.
-  hole = rollout.replace(prompt_mask=tokens != 0)
-  difference = policy.log_probs_and_entropy(params, hole)[0] - log_probs
+  hole = rollout.replace(prompt_mask=jnp.asarray(tokens != 0))
+  difference = jax.jit(policy.log_probs_and_entropy)(params, hole)[0] - log_probs
   assert np.abs(np.where(has_token, difference, 0)[1]).max() > 0.01
 
 

@@ -188,7 +188,7 @@ def test_code(sandbox_needed, tmp_path, capsys, reward):
 
 def test_fields_out_of_range(tmp_path):
   with pytest.raises(
-    ValueError, match=r"task.dataset: expected one of \('gsm8k', 'math'\), got 'x'"
+    ValueError, match=r"task.dataset: expected one of \['gsm8k', 'math'\], got 'x'"
   ):
     task_of(default.task('math_problems'), dataset='x')
   with pytest.raises(ValueError, match='task.num_examples: expected 0 to 4, got 5'):

@@ -50,7 +50,7 @@ class BagPolicy(Policy):
   )
 
   def __init__(
-    self, task, width, freeze_cell=False, greedy=False, temperature=1.0, dtype=jnp.float32
+    self, task, width, freeze_cell=False, greedy=False, temperature=1.0, dtype='float32'
   ):
     self.vocab_size, self.width, self.dtype = task.vocab_size, width, dtype
     self.frozen = frozenset({'cell'}) if freeze_cell else frozenset()

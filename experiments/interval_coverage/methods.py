@@ -39,9 +39,9 @@ def redrawn(values: np.ndarray, rng: np.random.Generator) -> dict[str, Ends]:
   below = np.mean(means < mean[..., None] - slack, axis=-1)
   ties = np.mean(abs(means - mean[..., None]) <= slack, axis=-1)
   z0 = special.ndtri(np.clip(below + ties / 2, 1 / NUM_RESAMPLES, 1 - 1 / NUM_RESAMPLES))
-  centred = values - mean[:, None]
-  spread = np.sum(centred**2, axis=1) ** 1.5
-  skewness = np.sum(centred**3, axis=1) / np.where(spread > 0, spread, 1)
+  centered = values - mean[:, None]
+  spread = np.sum(centered**2, axis=1) ** 1.5
+  skewness = np.sum(centered**3, axis=1) / np.where(spread > 0, spread, 1)
   bca = []
   for q in (TAIL, 1 - TAIL):
     z = z0 + special.ndtri(q)

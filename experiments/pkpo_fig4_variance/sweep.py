@@ -87,7 +87,7 @@ def main(output_dir: Path = RESULTS) -> None:
           'panel': panel,
           'x': x,
           'method': method,
-          **summarise(estimates, gradients['pkpo_loo_minus_one'], exact),
+          **summarize(estimates, gradients['pkpo_loo_minus_one'], exact),
           'exact_variance': exact_variances.get(method),
         }
       )
@@ -110,7 +110,7 @@ def main(output_dir: Path = RESULTS) -> None:
     print(f'least variance by {panel}:', ', '.join(f'{x}: {least[x]}' for x in sorted(least)))
 
 
-def summarise(estimates: np.ndarray, others: np.ndarray, exact: float) -> dict[str, float]:
+def summarize(estimates: np.ndarray, others: np.ndarray, exact: float) -> dict[str, float]:
   """Returns the variance, its ratio to that of `others`, and the mean against the exact gradient.
 
   Args:

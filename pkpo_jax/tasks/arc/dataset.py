@@ -1,4 +1,4 @@
-"""ARC-AGI-1: grids of colours, with a few demonstrations of what to do with them."""
+"""ARC-AGI-1: grids of colors, with a few demonstrations of what to do with them."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ _PACKAGE_FILE = 'arcagi_aa922be.json'
 
 @dataclasses.dataclass(frozen=True)
 class ArcAgi1(Dataset):
-  """One record for each test input of a task; grids are JSON text, rows of colours 0 to 9."""
+  """One record for each test input of a task; grids are JSON text, rows of colors 0 to 9."""
 
   name = 'arc_agi_1'
   features = {'id': str, 'task': str, 'demonstrations': str, 'input': str, 'output': str}
@@ -82,12 +82,12 @@ def _pairs(row: Row, field: str) -> list[list[Any]]:
   for i, pair in enumerate(pairs):
     for key in ('input', 'output'):
       grid = pair.get(key) if isinstance(pair, dict) else None
-      row.expect(_is_grid(grid), f'{field}[{i}].{key}', 'rows of 1 to 30 colours 0 to 9', grid)
+      row.expect(_is_grid(grid), f'{field}[{i}].{key}', 'rows of 1 to 30 colors 0 to 9', grid)
   return [[pair['input'], pair['output']] for pair in pairs]
 
 
 def _is_grid(grid: Any) -> bool:
-  """Returns whether this is a rectangle of colours."""
+  """Returns whether this is a rectangle of colors."""
   is_row = lambda row: isinstance(row, list) and all(type(x) is int and 0 <= x <= 9 for x in row)
   return (
     isinstance(grid, list)

@@ -27,7 +27,7 @@ INSTRUCTION = (
 EXAMPLES = (
   (
     'A rectangle is 3 cm longer than it is wide, and its perimeter is 26 cm. What is its area in '
-    'square centimetres?',
+    'square centimeters?',
     'Let the width be $w$. Then $2(w + (w + 3)) = 26$, so $2w + 3 = 13$ and $w = 5$. The area is '
     r'$5 \cdot 8 = 40$. The answer is $\boxed{40}$.',
   ),
