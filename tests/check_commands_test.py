@@ -16,6 +16,7 @@ Words, `python -m a.b --c=1` and `make` and `made` and `python -m a.`.
     make test   # all tests
     python -m a.c --x=1 \
       --y='2 3'
+    OMP_NUM_THREADS=1 nice python -m a.d   # busy machine
     not a command
 
 ```
@@ -31,6 +32,7 @@ def test_commands_of_markdown():
     'make',
     'make test',
     "python -m a.c --x=1 --y='2 3'",
+    'python -m a.d',
     'pip install .',
   ]
 

@@ -26,6 +26,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ('README.md', 'experiments/README.md', 'experiments/*/README.md', 'benchmarks/README.md')
 CONFIGS = 'configs/*.py'
 _STARTS = re.compile(r'(python -m |make\b(?! TARGET)|pip install|uv pip|\.venv/bin/|bash )')
+# What may stand before a command and changes nothing of what it does.
+_PREFIX = re.compile(r'(\w+=\S+ )*(nice (-n \d+ )?)?(?=python -m )')
 _TIMEOUT_S = 1800
 _TAIL = 15  # Lines of a failed command's output that are shown.
 # What stands for something that the reader has and a clone does not.
@@ -119,6 +121,15 @@ RULES = (
   Rule(r'python -m experiments\.launcher ', with_words(_TWO_STEPS[0]), 60),
   Rule(r'python -m experiments\.(maze_tiny|hidden_answer)\.sweep', with_words('--smoke'), 90),
   Rule(r'python -m experiments\.toy_annealing\.sweep', as_written, 100),
+  Rule(
+    r'python -m experiments\.interval_coverage\.sweep',
+    with_words('--only=single --num_draws=2 --output_dir=coverage'),
+    90,
+  ),
+  Rule(
+    r'python -m experiments\.quickstart_seeds\.sweep',
+    'ten quickstarts; one of them is run in small',
+  ),
   Rule(r'python -m experiments\.\w+\.sweep', as_written, 50),
   Rule(r'python -m experiments\.\w+\.figure', as_written, 5),
   Rule(
@@ -137,7 +148,7 @@ def commands_in_markdown(text: str) -> Iterator[str]:
     if line.lstrip().startswith('```'):
       is_fenced = not is_fenced
     elif is_fenced or line.startswith('    '):
-      if _STARTS.match(line.strip()):
+      if _STARTS.match(_PREFIX.sub('', line.strip(), 1)):
         yield _without_comment(line)
     else:
       spans = (span.strip() for span in re.findall(r'`([^`]+)`', line))
@@ -148,7 +159,8 @@ def commands_in_docstring(source: str) -> Iterator[str]:
   """Yields the commands in the docstring of a Python file, each on a line of its own."""
   docstring = ast.get_docstring(ast.parse(source)) or ''
   for line in _joined(docstring):
-    if _STARTS.match(line.strip()) and not line.strip().startswith('make '):
+    command = _PREFIX.sub('', line.strip(), 1)
+    if _STARTS.match(command) and not command.startswith('make '):
       yield _without_comment(line)
 
 
@@ -233,8 +245,8 @@ def _joined(text: str) -> list[str]:
 
 
 def _without_comment(line: str) -> str:
-  """Returns a command without a comment after it, and without optional words in brackets."""
-  command = re.sub(r'\s+#.*', '', line.strip())
+  """Returns a command without prefix, comment after it and optional words in brackets."""
+  command = re.sub(r'\s+#.*', '', _PREFIX.sub('', line.strip(), 1))
   command = re.sub(r'\s+(?=--)', ' ', command)
   return re.sub(r'\s+\[--.*?\]|(?<=\w)\[:\w+\]', '', command)
 
