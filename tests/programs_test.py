@@ -31,7 +31,7 @@ FUTURE = f'from __future__ import annotations\n{CODE}'
     ),
     pytest.param('  ```python\n  def f(x):\n      return x + 1\n  ```', None, id='indented'),
     pytest.param(f'```python {{.numberLines}}\n{CODE}```', None, id='attributes'),
-    pytest.param(f'```python\n{CODE}```'.replace('\n', '\r\n'), None, id='ends of lines of Windows'),
+    pytest.param(f'```python\n{CODE}```'.replace('\n', '\r\n'), None, id='ends of lines: CRLF'),
     pytest.param(f'Sure, here it is:\n\n{CODE}', None, id='no fence, after text'),
     pytest.param(f'```\npip install x\n```\n```python\n{CODE}```', None, id='another block first'),
     pytest.param(f'Use `f`:\n```python\n{CODE}```', None, id='code within a line'),
