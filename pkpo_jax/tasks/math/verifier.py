@@ -112,7 +112,7 @@ class MathVerifier:
     replies = self._pool.map([[answer, None, False] for answer in answers])
     for answer, reply in zip(answers, replies, strict=True):
       if reply.status == 'killed':
-        raise RuntimeError(f'a worker that looked at the right answer {answer!r} was killed, twice.')
+        raise RuntimeError(f'a worker that looked at {answer!r} was killed, twice.')
     return [x for x, reply in zip(answers, replies, strict=True) if reply != Reply('done', True)]
 
   def verify_batch(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
