@@ -16,7 +16,7 @@ from pkpo_jax.tasks.grades import KINDS, Verdict
 from pkpo_jax.tasks.maze import draw_maze, shortest_way, verify_maze
 
 # Those of verifiers that judge in this process.
-PURE_KINDS = set(KINDS) - {'timeout', 'crashed'}
+PURE_KINDS = set(KINDS) - {'timeout', 'crashed', 'unjudged'}
 NUM_CASES = 11_000  # Of each verifier.
 
 # Independent checkers. They return 'right', 'wrong' or, for what is no answer, None.
