@@ -24,7 +24,7 @@ from tests.interruptions import (
   train_in_process,
 )
 
-NUM_MOMENTS = 20
+NUM_MOMENTS = 10
 
 
 @pytest.fixture(scope='module')
