@@ -98,7 +98,7 @@ class Checkpoints:
     """
     with self._saving(self._in_flight):
       self._manager.wait_until_finished()
-    self._manager.close()
+      self._manager.close()  # It, too, raises what a thread in the background met.
 
   @contextlib.contextmanager
   def _saving(self, step: int | None) -> Iterator[None]:

@@ -307,7 +307,8 @@ def require_rewards(group: Group, is_allowed: Callable, expected: str) -> jax.Ar
     allowed |= ~group.where
   if not isinstance(allowed, jax.core.Tracer) and not bool(jnp.all(allowed)):
     outside = np.asarray(group.rewards)[~np.asarray(allowed)]
-    raise FieldError('rewards', f'expected {expected}, got {outside[0]}.')
+    # As a string: the digits of its own dtype, not those of float64.
+    raise FieldError('rewards', f'expected {expected}, got {outside[0]!s}.')
   return jnp.all(allowed, axis=-1, keepdims=True)
 
 

@@ -294,7 +294,7 @@ def test_rewards_obey_the_requirement(name, rewards):
   for value in outside:
     given = rewards.copy()
     given[1, 2] = value
-    with pytest.raises(FieldError, match=f'^rewards: expected .*, got {value}') as raised:
+    with pytest.raises(FieldError, match=rf'^rewards: expected .*, got {value}\.$') as raised:
       fn(given, K)
     assert raised.value.field == 'rewards'
     advantages = np.asarray(jax.jit(fn, static_argnums=1)(given, K))
@@ -312,7 +312,7 @@ def test_samples_obey_the_requirement(name):
   fewest = REQUIREMENTS[name].min_samples
 
   def learns(n):
-    rows = [[0, 1], [1, 0], [1, 1], [0, 0]]
+    rows = [[0, 1], [1, 0], [1, 1], [0, 0]] * 8  # So many that any draw of sets has signal.
     rewards = np.array([row[:n] for row in rows], np.float32)
     fn = bind(name, rewards)
     advantages = []

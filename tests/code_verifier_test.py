@@ -558,6 +558,70 @@ def test_scores_are_shares_of_tests(verifier):
   assert [v.is_success for v in kinds] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+  'body, kind, score',
+  [
+    ('x * x', 'right', 1.0),
+    ('1', 'wrong', 0.0),  # What the question shows.
+    ('{1: 1, 2: 4}.get(x)', 'wrong', 1 / 3),
+    ('{1: 1, 2: 4, 3: 9}.get(x)', 'wrong', 2 / 3),
+    ('x * x if x > 1 else 0', 'wrong', 0.0),  # The shown test fails.
+    ('0', 'wrong', 0.0),
+  ],
+)
+def test_shown_tests_alone_earn_nothing(verifier, body, kind, score):
+  tests = ['assert f(1) == 1', 'assert f(2) == 4', 'assert f(3) == 9', 'assert f(4) == 16']
+  verdict = verify(verifier, f'def f(x): return {body}', *tests, num_shown=1)
+  assert (verdict.kind, verdict.score) == (kind, score)
+
+
+def test_where_all_tests_are_shown_there_are_no_parts(verifier):
+  tests = ['assert f(1) == 1', 'assert f(2) == 4']
+  codes = [f'def f(x): return {body}' for body in ('x * x', '1')]
+  scores = [verify(verifier, code, *tests, num_shown=2).score for code in codes]
+  assert scores == [1.0, 0.0]
+  assert mbpp_tests(tests, '', 'def f(x): return x * x', num_shown=3).num_shown == 2
+
+
+def test_the_judges_own_failure_is_no_wrong_answer(verifier, monkeypatch):
+  """The set-up code is trusted: what it does is no completion's doing."""
+  killed = UnitTests(SUCCESSOR.tests, ('f',), setup_code='import os\nos.kill(os.getpid(), 9)')
+  items = [GOOD, CodeItem(GOOD.completion, killed), GOOD]
+  assert verifier.verify_batch(items) == [RIGHT, Verdict('unjudged'), RIGHT]
+  monkeypatch.setattr('pkpo_jax.tasks.code.verifier._SPARE_S', 1.0)
+  hangs = UnitTests(SUCCESSOR.tests, ('f',), setup_code='import time\ntime.sleep(99)')
+  hasty = make_verifier(IMPATIENT_S)
+  verdicts = hasty.verify_batch([CodeItem(GOOD.completion, hangs), *[GOOD] * 2])
+  hasty.close()
+  assert verdicts[0] == Verdict('unjudged')
+
+
+@pytest.mark.parametrize(
+  'code, test, kind',
+  [
+    # Out of the worker's memory, or of its CPU, also in a loop that Python does not see.
+    ('def f(x): return range(10**11)', 'assert list(f(1)) == [1]', 'wrong'),
+    ('def f(x): return range(10**11)', 'assert sum(f(1)) == 1', 'crashed'),
+    ('def f(x): return 10**3000', 'assert [1] * f(1) == [1]', 'wrong'),
+    ('def f(x): return 10**12', 'assert 2 ** f(1) == 2', ('wrong', 'crashed')),
+    (
+      'def f(x): return [[]] * 400000',
+      'assert [f(i) for i in range(99)] == 1',
+      ('wrong', 'crashed'),
+    ),
+  ],
+)
+def test_a_completion_cannot_choose_not_to_be_judged(verifier, code, test, kind):
+  verdict = verify(verifier, code, test)
+  assert verdict.kind in ([kind] if isinstance(kind, str) else kind)
+  assert (verdict.score, verdict.reward) == (0.0, 0.0)
+
+
+def test_what_kills_its_judge_without_a_sandbox_is_to_blame(unprotected):
+  code = 'import os\ndef f(x):\n  os.kill(os.getppid(), 9)'
+  assert unprotected.verify_batch([CodeItem(code, SUCCESSOR)]) == [Verdict('crashed', None, 0.0)]
+
+
 def test_answers_are_code_in_one_style(verifier):
   texts = [
     'def f(x): return (x)',
@@ -704,8 +768,18 @@ def check(candidate):
   )
   assert (tests.functions, tests.prompt) == (('f',), prompt)
   assert 'check' not in tests.setup_code
+  with pytest.raises(ValueError, match='test: expected an assert of candidate'):
+    human_eval_tests(prompt, 'def check(candidate):\n  assert True', 'f')
   looped = human_eval_tests(prompt, test + '  for _ in range(3):\n    pass\n', 'f')
   assert len(looped.tests) == 1
+
+
+def test_imports_from_the_future_in_a_completion(verifier):
+  prompt = 'def f(x):\n  """Adds 1."""\n'
+  tests = human_eval_tests(prompt, 'def check(candidate):\n  assert candidate(1) == 2\n', 'f')
+  code = 'from __future__ import annotations\n\ndef f(x: later) -> later:\n  return x + 1'
+  (verdict,) = verifier.verify_batch([CodeItem(code, tests)])
+  assert verdict.kind == 'right'
 
 
 def test_human_eval_helpers_of_the_prompt(verifier):
@@ -824,6 +898,150 @@ def test_extract_code(completion, code):
 )
 def test_extract_code_behind_a_prompt(completion, code):
   assert extract_code(completion, HEAD) == code
+
+
+DOC = """def f(x):
+    '''Adds 1.
+
+    {fence}{language}
+    f(1)
+    {fence}
+    '''
+    return x + 1
+"""
+ADD = 'def f(x):\n    return x + 1\n'
+
+
+@pytest.mark.parametrize('end', ['', '\n', '\nThat is it.', '\nDone', '\n\nIt adds 1:\n\n- to x\n'])
+@pytest.mark.parametrize('fence', ['```', '~~~', '````', '  ```', '```\t'])
+def test_a_closing_fence_that_nothing_has_opened(fence, end):
+  """As if the prompt, or a template of a chat, had opened the block."""
+  assert extract_code(f'{ADD}{fence}{end}') == ADD
+  assert extract_code(f'    return x + 1\n{fence}{end}', HEAD) == HEAD + '    return x + 1\n'
+  assert extract_code(f'return x + 1\n{fence}{end}', HEAD) == HEAD + '    return x + 1\n'
+  assert extract_code(f'{ADD}{fence}{end}', HEAD) == f'{HEAD}\n\n{ADD}'
+
+
+@pytest.mark.parametrize(
+  'example', ['```python\nf(1)\n```', '```\nf(1)\n```\nor so', '```\n>>> f(1)']
+)
+def test_a_closing_fence_that_nothing_has_opened_and_another_block(example):
+  text = f'```\n\nThat is it. An example:\n\n{example}'
+  assert extract_code(ADD + text) == ADD
+  assert extract_code('    return x + 1\n' + text, HEAD) == HEAD + '    return x + 1\n'
+
+
+@pytest.mark.parametrize('language', ['', 'python'])
+@pytest.mark.parametrize('fence', ['```', '~~~'])
+@pytest.mark.parametrize(
+  'around', ['{}', '```python\n{}```', '```\n{}```\nIt adds 1.', '```py\n{}']
+)
+@pytest.mark.parametrize('width', [2, 4])
+def test_fences_in_a_docstring(width, around, fence, language):
+  code = DOC.format(fence=fence, language=language).replace('    ', ' ' * width)
+  assert extract_code(around.format(code)) == code
+  head, body = 'def f(x):\n', code.partition('\n')[2]
+  assert extract_code(around.format(body), head) == head + body
+  assert extract_code(around.format(code), HEAD) == f'{HEAD}\n\n{code}'
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '~~~\n{}~~~',
+    '~~~python\n{}~~~\nIt adds 1.',
+    '````\n{}````',
+    '```````python\n{}```````',
+    '````markdown\nThat is it:\n```python\n{}```\n````',
+    '~~~md\n```\n{}```\n~~~',
+    '```markdown\n```python\n{}```\n```',
+    '````\n```python\n{}```\n````',
+    '``` python\n{}```',
+    '```python title="a.py"\n{}```',
+    '```python:a.py\n{}```',
+    '```{{.python .numberLines}}\n{}```',
+    '```{{python}}\n{}```',
+    '``` {{.py}}\n{}```',
+    '```Python\n{}``` That is it.',
+    '```python\n{}```python\nf(1)\n```',
+    '```bash\npip install x\n```\n```python\n{}```',
+    '```bash\npip install x\n\n```python\n{}```',
+    '```text\nf(1) is 2\n```\n\n{}',
+    'An example:\n```python\nf(1)\n```\nand the code:\n```python\n{}```',
+    'Use it so:\n```python\nf(1)\n```\n\n{}\nThat is it.',
+    '{}\nUse it so:\n```python\nf(1)\n```',
+    'Here is the code: ```python\n{}```',
+    '```\n\nThe code:\n```python\n{}```',
+    '```\n\nThe code:\n```\n{}```',
+    '```python\n{}',
+    '\ufeff{}',
+    '\ufeff```python\n{}```',
+    '```python\n\ufeff{}```',
+    '\u200b{}',
+    '\u2060```\n{}```',
+    '1. The code:\n\n   ```python\n{3}   ```\n2. That is it.',
+    '- The code:\n\n\t```python\n{tab}\t```\n',
+    'The code:\n\n{4}\nThat is it.',
+  ],
+)
+@pytest.mark.parametrize('newline', ['\n', '\r\n', '\r'])
+def test_ways_to_present_code(text, newline):
+  indented = {width: textwrap.indent(ADD, ' ' * int(width)) for width in '34'}
+  text = text.replace('{3}', indented['3']).replace('{4}', indented['4'])
+  text = text.replace('{tab}', textwrap.indent(ADD, '\t')).format(ADD).replace('\n', newline)
+  assert extract_code(text).strip() == ADD.strip()
+  assert extract_code(text, HEAD).strip() == f'{HEAD}\n\n{ADD}'.strip()
+
+
+@pytest.mark.parametrize(
+  'text, code',
+  [
+    ('```python\ndef f(x): return x + 1```', 'def f(x): return x + 1'),  # Not on its own line.
+    ('>>> def f(x):\n...   return x + 1\n...\n>>> f(1)\n2', 'def f(x):\n  return x + 1\n\nf(1)\n'),
+    ('```pycon\n>>> f = max\n>>> f(1, 2)\n2\n```', None),  # No function is defined.
+    ('def\xa0f(x):\n\xa0 return x', 'def f(x):\n  return x'),
+    ('```js\nf(1)\n```', None),
+    ("s = '```'\ndef f(x): return s", "s = '```'\ndef f(x): return s"),
+    ('def f(x):  # ```\n  return x', 'def f(x):  # ```\n  return x'),
+    ('Sure\n```\nx = 1', 'x = 1'),  # No block that ends behind Sure.
+    ('```\n```', None),
+    ('~~~\nx = 1\n```\n~~~', 'x = 1\n'),
+  ],
+)
+def test_other_ways_to_present_code(text, code):
+  assert extract_code(text) == code
+
+
+@pytest.mark.parametrize(
+  'body',
+  ['\treturn x + 1', '  if x:\n    return 2\n  return 1', '\tif x:\n\t\treturn 2\n\treturn 1'],
+)
+def test_bodies_with_another_indent(body):
+  code = extract_code(body, HEAD)
+  namespace = {}
+  exec(code, namespace)
+  assert namespace['f'](1) == 2
+
+
+@pytest.mark.parametrize(
+  'imports',
+  [
+    'from __future__ import annotations\n',
+    'from __future__ import (\n  annotations,\n  division,\n)\n',
+    '"""Adds 1."""; from __future__ import annotations; import math\n',
+    '# é\n"""é"""; from __future__ import annotations\nfrom __future__ import division\n',
+  ],
+)
+@pytest.mark.parametrize('around', ['{}', 'Sure:\n```python\n{}```'])
+@pytest.mark.parametrize('head', [HEAD, 'from typing import List\n\ndef f(x):\n    """Adds."""\n'])
+def test_imports_from_the_future_behind_a_prompt(imports, around, head):
+  code = extract_code(
+    around.format(imports + '\ndef f(x: later) -> later:\n  return x + 1\n'), head
+  )
+  namespace = {}
+  exec(compile(code, 'code', 'exec', dont_inherit=True), namespace)
+  assert namespace['f'](1) == 2
+  assert code.count('__future__') == imports.count('__future__')
 
 
 # What crosses.

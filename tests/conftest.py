@@ -18,8 +18,16 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# Tests that run the same program compile it once, and not again the next time.
-jax.config.update('jax_compilation_cache_dir', str(Path(__file__).parent.parent / '.jax_cache'))
+# Tests, and the processes that they start, compile the same program once, and not again the next
+# time.
+for name, value in {
+  'jax_compilation_cache_dir': str(Path(__file__).parent.parent / '.jax_cache'),
+  'jax_persistent_cache_min_compile_time_secs': 0,
+}.items():
+  jax.config.update(name, value)
+  os.environ[name.upper()] = str(value)
+# As for pytest in pyproject.toml: an entry that another process is writing is compiled.
+os.environ['PYTHONWARNINGS'] = 'ignore:Error reading persistent compilation cache entry'
 
 # Every annotated shape and dtype of the package is checked in every test.
 jaxtyping.install_import_hook('pkpo_jax', 'beartype.beartype')

@@ -54,6 +54,9 @@ def _no_room(event, args):
 
 
 # While the run goes on, and at its end, which waits for the last one.
+# The checkpointer's own threads do not end tidily then.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('path', ['checkpoints/4', 'checkpoints/6'])
 def test_a_save_that_fails_is_one_line_and_the_run_can_go_on(path, run_main, tmp_path, capfd):
   train(_config(), tmp_path / 'whole')

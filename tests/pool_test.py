@@ -117,9 +117,27 @@ def test_an_item_whose_worker_died_twice_has_crashed(tmp_path):
   with make_pool(num_workers=2) as pool:
     path = tmp_path / 'pids'
     replies = pool.map([['echo', 1], ['die', str(path), 5], ['echo', 2]])
-    assert replies == [*done(1), Reply('crashed'), *done(2)]
+    assert replies == [*done(1), Reply('killed'), *done(2)]
     assert len(path.read_text().split()) == 2
     assert pool.map([['leave'], ['echo', 3]]) == [Reply('crashed'), *done(3)]
+
+
+@pytest.mark.parametrize(
+  'number, status',
+  [
+    (signal.SIGKILL, 'killed'),  # By the kernel, for one, when the machine is out of memory.
+    (signal.SIGTERM, 'killed'),
+    (signal.SIGVTALRM, 'crashed'),  # A worker's own limit of CPU.
+    (signal.SIGSEGV, 'crashed'),
+    (signal.SIGABRT, 'crashed'),
+  ],
+)
+def test_how_a_worker_died(number, status, tmp_path):
+  path = tmp_path / 'has_died'
+  with make_pool(num_workers=2) as pool:
+    replies = pool.map([['die_of', number], ['echo', 1], ['die_of', number, str(path)]])
+  assert replies == [Reply(status), *done(1, 'alive')]
+  assert path.exists()
 
 
 def test_a_worker_that_died_while_it_had_nothing_to_do_is_no_crash():

@@ -176,7 +176,7 @@ def test_code(sandbox_needed, tmp_path, capsys, reward):
     ['right', 'wrong', 'malformed'],
     ['right', 'wrong', 'empty'],
   ]
-  shares = [[1, 1 / 3, 0], [1, 1 / 2, 0]] if reward == 'share' else [[1, 0, 0], [1, 0, 0]]
+  shares = [[1, 0, 0], [1, 1 / 2, 0]] if reward == 'share' else [[1, 0, 0], [1, 0, 0]]
   np.testing.assert_allclose([[x.reward for x in group] for group in found], shares)
   assert task.objectives == (('pass@k', 'max@k') if reward == 'share' else ('pass@k',))
   demonstrations = [

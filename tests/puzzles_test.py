@@ -150,13 +150,13 @@ def test_verdicts(verifier):
   assert verifier.verify_batch([], []) == []
 
 
-def test_a_scorer_that_hangs_is_stopped():
+def test_a_scorer_that_hangs_is_stopped_and_does_not_judge():
   verifier = PuzzleVerifier(num_workers=1, deadline_s=1.0)
   coin = Puzzle('coin_flip', '', '0.5', json.dumps({'answer': '0.5'}))
   # A fraction with a billion digits.
   verdicts = verifier.verify_batch([coin] * 2, ['1e999999999', '1/2'])
   verifier.close()
-  assert verdicts == [Verdict('timeout'), Verdict('right', '1/2')]
+  assert verdicts == [Verdict('unjudged'), Verdict('right', '1/2')]
 
 
 # Data sets that are refused.

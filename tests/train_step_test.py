@@ -195,7 +195,11 @@ def test_forward_in_pieces_equals_the_whole():
   _assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def _advantage_fn(name, num_samples=4, forward=None, **options):
+def _no_forward(params, rollout):
+  raise AssertionError('log-probabilities are asked for without need')
+
+
+def _advantage_fn(name, num_samples=4, forward=_no_forward, **options):
   settings = AdvantageSettings(name=name, k=1, schedule={}, options=options)
   return make_advantage_fn(settings, forward, np.array([1, 2]), num_samples)
 

@@ -22,7 +22,7 @@ _START_OF_CODE = re.compile(r'^[ \t]*(?:(?:def|class|import|from|async def)[ \t]
 _PROMPT = re.compile(r'^[ \t]*(?:>>>|\.\.\.)(?: |$)', re.M)  # Of an interactive interpreter.
 # What chats and editors leave in a text, and Python does not read.
 _ODD_SPACES = dict.fromkeys(map(ord, '\ufeff\u200b\u200c\u200d\u2060')) | {ord('\xa0'): ' '}
-_MAX_STARTS, _MAX_CUTS, _MAX_BLOCKS, _MAX_ENDS = 4, 8, 32, 8
+_MAX_STARTS, _MAX_CUTS, _MAX_FENCES, _MAX_BLOCKS, _MAX_ENDS = 4, 8, 200, 32, 8
 
 
 class UnitTests(NamedTuple):
@@ -202,7 +202,7 @@ def extract_code(completion: str, prompt: str | None = None) -> str | None:
 
 def _readings(text: str, prompt: str | None) -> list[list[str]]:
   """Returns what the blocks of a text may be, the likeliest first."""
-  fences = list(_FENCE.finditer(text))
+  fences = list(itertools.islice(_FENCE.finditer(text), _MAX_FENCES))
   if not fences or _compiles(text, prompt):  # Fences are in strings, if there are any.
     return [[text]]
   outside, is_sure = _blocks(text, fences, prompt)
@@ -236,13 +236,13 @@ def _blocks(
     )
     is_python = language.lower() in _LANGUAGES
     end = ends[0] if ends else len(fences)
-    if is_python and len(ends) > 1 and not _compiles(content(end), prompt):
+    if is_python and ends and not _compiles(content(end), prompt):
       # Perhaps a fence in a string of the block.
-      whole = (j for j in ends[1:_MAX_ENDS] if _compiles(content(j), prompt))
+      whole = (j for j in (*ends[1:_MAX_ENDS], len(fences)) if _compiles(content(j), prompt))
       end = next(whole, end)
     block = content(end)
     if is_python:
-      blocks.append(block if ends else re.sub(r'(?:`{3,}|~{3,})\s*\Z', '', block))
+      blocks.append(block if ends else re.sub(r'(?<![`~])(?:`{3,}|~{3,})\s*\Z', '', block))
     if end > i + 1 and depth < 2 and not (is_python and _compiles(block, prompt)):
       inner = list(_FENCE.finditer(block))
       blocks += _blocks(block, inner, prompt, depth + 1)[0]
