@@ -5,8 +5,8 @@
     --config.warm_start=runs/countdown_warm --config.advantage.k=8
 
 `:warm` imitates noisy demonstrations, which teaches the form of an answer and little more. Each run
-takes two minutes of CPU time. Expect, on 256 problems held out (one seed, standard errors 0.005 to
-0.03), of completions 2 to 3 % malformed and
+takes two minutes of CPU time. Expect 2 to 3 % of the completions to be malformed, and on 256
+held-out problems (one seed, standard errors 0.005 to 0.03)
 
                  pass@1  pass@2  pass@4  pass@8  pass@16
   warm            0.083   0.157   0.281   0.459   0.664

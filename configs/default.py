@@ -1,8 +1,9 @@
 """Every field of a config, with its default and its meaning.
 
-The other files in this folder are diffs on this one. A group with a `name` passes its other fields
-to what is named, whose signature has their defaults; naming another part, on the command line too,
-brings the fields of that part. Change numbers with --config.group.field=value.
+The other files in this folder are diffs on this one. A group with a `name` picks a part: a task, a
+policy, an advantage, and so on. Its other fields are arguments of that part, whose signature has
+their defaults. Another name, on the command line too, brings the fields of the other
+part. Change numbers with --config.group.field=value.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -17,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = ConfigDict()
   config.seed = 0  # Of everything random in the run.
   config.num_train_steps = 1000  # Rollouts; each is learned from in one update or more.
-  # Workdir of a run whose newest parameters to begin with; None begins as config.policy says.
+  # Workdir of another run, whose newest parameters this one begins with; None: those of the policy.
   config.warm_start = config_dict.placeholder(str)
   config.task = task('hidden_answer')  # A key of pkpo_jax.tasks.TASKS.
   config.policy = policy('softmax_bandit')  # A key of pkpo_jax.policies.POLICIES.
@@ -25,7 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.rollout = ConfigDict()
   config.rollout.num_prompts = 64  # P, prompts of one step.
   config.rollout.num_samples = 16  # N, samples of each prompt; the papers' n.
-  # Parts in which the prompts of a step are sampled: while one is, the one before is verified.
+  # Pieces in which the prompts of a step are sampled; one is verified while the next is sampled.
   config.rollout.num_pieces = 1
   # 'policy', or 'demonstrations' of the task: supervised learning, each with an advantage of 1;
   # the rewards in the metrics are then the demonstrations'.
@@ -75,7 +76,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.checkpoint = ConfigDict()
   config.checkpoint.every = 500  # Steps between checkpoints; there is one at the end, too.
   config.checkpoint.max_to_keep = 2  # The newest ones; older ones are deleted, but for the best.
-  # Such as 'eval/pass@1': the checkpoint with its largest value is kept, too; None keeps no such.
+  # A metric such as 'eval/pass@1': the checkpoint with its largest value is kept, too; None: none.
   config.checkpoint.best_metric = config_dict.placeholder(str)
 
   config.mesh = ConfigDict()

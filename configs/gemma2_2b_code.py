@@ -20,11 +20,11 @@ per cent, mean of 3 seeds:
   advantage.k=1   19.82  23.81  29.75  36.33  42.04
   advantage.k=8   17.94  25.86  35.88  46.45  52.83
 
-`:anneal` goes from k = 8 to k = 1 at step 1500, `:quick` is four steps of the same model, `:tiny`
-two of one with a million weights. What is our choice is said in `released_gemma2.make_config`; so
-are: MBPP's own training split (374 problems) to train on; one of a problem's three tests in its
-prompt, which shows how the function is called, while the others cannot be answered by a table; 512
-new tokens; the instruction-tuned weights.
+`:anneal` goes from k = 8 to k = 1 at step 1500. `:quick` takes four steps with the same model.
+`:tiny` takes two with a model of a million weights, on a few problems of our own wording.
+`released_gemma2.make_config` says what is our choice. So are MBPP's own training split (374
+problems) to train on, 512 new tokens and the instruction-tuned weights. So is one of a problem's
+three tests in its prompt: it shows how the function is called, and no table answers the others.
 
 Run so far: `:tiny` alone, on made-up problems in MBPP's format and a part of HumanEval. No released
 weights, no MBPP.

@@ -19,10 +19,11 @@ devices: change it). The paper's final rolling pass@k in per cent, mean of 3 see
   tzsm            13.11  18.09  24.58  31.81  37.24
   best entropy    14.51  18.95  25.33  30.95  36.18
 
-`:anneal` goes from k = 8 to k = 1 at step 1500 (Figure 3): better pass@k for every k > 1 than k = 1
-with no loss of pass@1. `:quick` is four steps of the same model, `:tiny` two of one with a million
-weights. What is our choice is said in `released_gemma2.make_config`; so are 512 new tokens, prompts
-of at most 384 tokens and the instruction-tuned weights.
+`:anneal` goes from k = 8 to k = 1 at step 1500 (Figure 3): its pass@k is better than that of k = 1
+for every k > 1, with no loss of pass@1. `:quick` takes four steps with the same model. `:tiny`
+takes two with a model of a million weights, on a few problems of our own wording.
+`released_gemma2.make_config` says what is our choice; 512 new tokens, prompts of at most 384 tokens
+and the instruction-tuned weights are, too.
 
 Run so far: `:tiny` alone, on made-up problems in the real format. No released weights, no MATH.
 """

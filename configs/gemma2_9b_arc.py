@@ -17,11 +17,11 @@ cent (cumulative solve rate, pass@1, pass@16); k_opt = 1 stalls, k_opt > 1 unblo
   tzsm            22.0   6.0  10.2
   best entropy    24.7   4.0   8.9
 
-`:anneal` goes from k = 8 to k = 1 at step 1500, `:quick` is four steps of the same model, `:tiny`
-two of one with a million weights. What is our choice is said in `released_gemma2.make_config`; so
-are: which tasks are easy (`pkpo_jax.tasks.arc`; the paper does not say), a reward of 1 for the
-exact grid (task.reward = 'cells' gives the share of right cells), prompts of at most 1536 tokens,
-384 new tokens, the instruction-tuned weights.
+`:anneal` goes from k = 8 to k = 1 at step 1500. `:quick` takes four steps with the same model.
+`:tiny` takes two with a model of a million weights. `released_gemma2.make_config` says what is our
+choice. So are: which tasks are easy (`pkpo_jax.tasks.arc`; the paper does not say), a reward of 1
+for the exact grid (task.reward = 'cells' gives the share of right cells), prompts of at most 1536
+tokens, 384 new tokens, the instruction-tuned weights.
 
 Run so far: `:tiny` alone, on the real tasks. No released weights.
 """

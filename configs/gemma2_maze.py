@@ -20,8 +20,9 @@ Hardware: meant for one host with 4 TPU chips or GPUs of 32 GB or more. Expect t
 (per cent, pass@1/pass@32 over its sizes): Pass@1 training 13.9/14.4, full sampling 12.7/24.7,
 bootstrap 16.8/26.7, analytical 47.7/65.0.
 
-`:schedule` has that schedule, `:quick` is four steps of the same model, `:tiny` two of one with a
-million weights. Run so far: `:tiny` alone; `configs/maze_tiny.py` has trained with k = 1, 4, 8.
+`:schedule` has that schedule. `:quick` takes four steps with the same model, `:tiny` two with a
+model of a million weights. Run so far: `:tiny` alone; `configs/maze_tiny.py` has trained with
+k = 1, 4, 8.
 """
 
 from ml_collections import ConfigDict

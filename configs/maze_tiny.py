@@ -5,7 +5,7 @@
     --config.warm_start=runs/maze_warm --config.advantage.k=8
 
 `:warm` imitates noisy demonstrations, which teaches the form of an answer and little more. It takes
-two to three minutes on 2 CPU cores, each run after it less than two. Expect, on 256 mazes held out
+two to three minutes on 2 CPU cores, each run after it less than two. Expect, on 256 held-out mazes
 (mean of 5 seeds after the warm start, standard errors up to 0.009; experiments/maze_tiny),
 
                  pass@1  pass@2  pass@4  pass@8  pass@16

@@ -41,8 +41,8 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
     the instruction-tuned weights, which answer in a form that verifiers find, and lengths that most
       of their answers stay below.
 
-  'quick' is the same model for four small steps, to see that all of it fits and runs; 'tiny' a
-  model of one million weights for two.
+  'quick' takes four small steps with the same model, to see that all of it fits and runs. 'tiny'
+  takes two steps with a model of one million weights.
   """
   config = default.get_config()
   config.num_train_steps = 3000

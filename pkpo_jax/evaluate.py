@@ -44,21 +44,21 @@ def evaluate_workdirs(
   num_prompts_at_once: int | None = None,
   output: pathlib.Path | None = None,
 ) -> dict[str, Any]:
-  """Returns a report on a trained policy, or on two and how they differ.
+  """Returns a report on one trained policy, or on two policies and their difference.
 
   See `pkpo_jax.evaluation.report`.
 
   Args:
-    config: of the first. Its `eval` and `mesh` hold for the second, too, and 1, 2, 4, ... and
-      num_samples join its ks.
-    workdirs: where the first, and perhaps the second, were trained. What else the second's config
-      is, its config.json says.
+    config: the first run's. Its `eval` and `mesh` are used for the second run, too. The values
+      1, 2, 4, ... and num_samples are added to `eval.ks`.
+    workdirs: the folder of the first run, and that of the second if there is one. The rest of the
+      second run's config is read from its config.json.
     checkpoint: a step, 'latest' or 'best'.
-    seed: of all that is drawn: problems, where the task draws them, samples and resamples.
-    num_prompts_at_once: how many prompts to sample at a time; None is as many as have no more
-      completions than an evaluation had while the first was trained.
-    output: folder that gets the samples: samples.jsonl has those of the first, other_samples.jsonl
-      those of the second. log.max_samples_mib bounds each. None keeps none.
+    seed: of all random draws: samples, resamples, and problems if the task draws them.
+    num_prompts_at_once: prompts that are sampled at a time. None takes the largest number that
+      holds no more completions than an evaluation did while the first run was trained.
+    output: folder for the samples: samples.jsonl has those of the first run, other_samples.jsonl
+      those of the second. log.max_samples_mib bounds each file. None keeps no samples.
 
   Raises:
     ValueError, TypeError: if a config is wrong, the second's task is another, or the checkpoint
@@ -77,7 +77,7 @@ def evaluate_workdirs(
   is_multiple = settings.num_prompts % num_shards == 0
   multiple = f'a multiple of mesh.data * mesh.fsdp = {num_shards}'
   expect(is_multiple, 'eval.num_prompts', multiple, settings.num_prompts)
-  # Of the first alone, whose samples so do not depend on what it is compared with.
+  # From the first run alone, so that its samples do not depend on what it is compared with.
   max_completions = own_configs[0]['eval']['num_prompts'] * own_configs[0]['eval']['num_samples']
   if num_prompts_at_once is not None:
     expect(num_prompts_at_once >= 1, 'num_prompts_at_once', 'at least 1', num_prompts_at_once)
@@ -114,7 +114,7 @@ def evaluate_workdirs(
 
 
 def _after_piece(bar: Any, samples: SampleWriter | None, step: int) -> AfterPiece:
-  """Returns what keeps the samples of a piece of an evaluation, and moves the bar."""
+  """Returns a function that keeps the samples of one piece and moves the bar."""
 
   def after_piece(prompts, rollout, grades):
     if samples is not None:
@@ -125,7 +125,7 @@ def _after_piece(bar: Any, samples: SampleWriter | None, step: int) -> AfterPiec
 
 
 def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) -> tuple[int, Any]:
-  """Returns a checkpoint's step and the parameters, those that were not trained too."""
+  """Returns a checkpoint's step and all parameters, including those that were not trained."""
   policy = run.policy
   key = run_keys(jax.random.key(run.settings.seed)).init
   shapes = jax.eval_shape(policy.init, key)
@@ -272,8 +272,8 @@ def run() -> None:
   flags.DEFINE_integer(
     'num_prompts_at_once',
     None,
-    'Prompts to sample at a time; as many as have no more completions than an evaluation during '
-    'training had, if not given.',
+    'Prompts that are sampled at a time. If not given, no more completions are held than in an '
+    'evaluation during training.',
     lower_bound=1,
   )
   app.run(main, flags_parser=_parse_flags)

@@ -29,10 +29,10 @@ class RolloutSource(abc.ABC):
     over_prompts: NamedSharding,
     reference: Callable[[Rollout], jax.Array] | None,
   ):
-    """Compiles nothing yet.
+    """Keeps its arguments; compiles nothing yet.
 
     Args:
-      task: grades the rollouts.
+      task: the task, which grades the rollouts.
       num_samples: N.
       over_prompts: how prompts are split over devices.
       reference: fn(rollout) -> the log-probabilities `[P, N, L]` under the reference policy; None
@@ -47,7 +47,7 @@ class RolloutSource(abc.ABC):
 
   @abc.abstractmethod
   def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
-    """Returns the prompts in equal pieces, each with its rollout, none of which is waited for."""
+    """Returns equal pieces of the prompts, each with its rollout, without waiting for any."""
 
   @abc.abstractmethod
   def advantages(
@@ -60,7 +60,7 @@ class RolloutSource(abc.ABC):
   ) -> tuple[Rollout, Grades]:
     """Returns the rollout of all prompts and its grades.
 
-    While one piece is graded on the host, the device samples those after it.
+    While the host grades one piece, the device samples the next ones.
 
     Args:
       params: the policy's parameters.
@@ -103,7 +103,7 @@ class PolicySamples(RolloutSource):
     self._advantage_fn = jax.jit(advantage_fn, out_shardings=self._over_prompts)
 
   def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
-    """Returns pieces of the prompts with samples that the device works on."""
+    """Returns pieces of the prompts, with samples that the device may still be computing."""
     size = len(prompts.ids) // self._num_pieces
     pieces = []
     for i in range(self._num_pieces):
@@ -116,7 +116,7 @@ class PolicySamples(RolloutSource):
   def advantages(
     self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
   ) -> Float[jax.Array, 'P N']:
-    """Returns what config.advantage makes of the rewards; 0 where a sample was not judged."""
+    """Returns the advantages that config.advantage describes; 0 if a sample was not judged."""
     rewards, where = jax.device_put((grades.rewards, grades.where), self._over_prompts)
     return self._advantage_fn(params, rollout, rewards, where, k, key)
 
@@ -125,7 +125,7 @@ class Demonstrations(RolloutSource):
   """Demonstrations of the task, each with advantage 1: the update imitates them."""
 
   def __init__(self, *common, max_new_tokens: int):
-    """Takes what every source does, and L, the most tokens of a demonstration."""
+    """Takes the arguments of `RolloutSource`, and L, the most tokens of a demonstration."""
     super().__init__(*common)
     self._max_new_tokens = max_new_tokens
 

@@ -81,9 +81,9 @@ class Session:
     self._stack.__exit__(*exception)
 
   def resume(self, state: TrainState) -> tuple[TrainState, Key, int]:
-    """Returns the newest state that was saved, else this one; the key of all steps; the next step.
+    """Returns the newest saved state, or `state` if there is none; the steps' key; the next step.
 
-    A state that is not returned is deleted.
+    If a saved state is returned, the arrays of `state` are deleted.
     """
     settings = self._run.settings
     key = jax.random.key(settings.seed)
@@ -113,7 +113,7 @@ class Session:
     return start.state, self._keys.train, self._first_step
 
   def is_over(self, step: int, state: TrainState, frozen: dict[str, Any]) -> bool:
-    """Evaluates and saves the state before a step where that is due; returns whether to stop."""
+    """Evaluates and saves the state before a step, if either is due; returns whether to stop."""
     settings = self._run.settings
     is_last = step == settings.num_train_steps
     evaluation = {}
@@ -131,13 +131,13 @@ class Session:
     return is_last or self._stopping.requested
 
   def laps(self, step: int, state: TrainState) -> Laps:
-    """Returns what times the parts of a step, which begins; it does so where the step is logged."""
+    """Returns a timer of the parts of a step, which begins now; it is off in unlogged steps."""
     return Laps(self._is_logged(step), state)
 
   def observe(
     self, step: int, params: Any, prompts: Prompts, grades: Grades, k: jax.Array
   ) -> dict[str, Any]:
-    """Returns the metrics of a step that its samples give, before the update.
+    """Returns those metrics of a step that need its samples alone, not the update.
 
     Raises:
       FloatingPointError: if a reward is NaN or infinite.
@@ -166,7 +166,7 @@ class Session:
     advantages: jax.Array,
     k: jax.Array,
   ) -> None:
-    """Keeps a few samples of a step and what became of them, where the step is logged."""
+    """Keeps a few samples of a logged step, with their grades and advantages."""
     if self._is_logged(step):
       samples = self._samples['train']
       samples.add(step, prompts, rollout, grades, advantages=advantages, k=k)
@@ -180,10 +180,10 @@ class Session:
     observed: dict[str, Any],
     laps: Laps,
   ) -> None:
-    """Ends a step: writes its metrics where it is logged, and moves the bar.
+    """Ends a step: writes its metrics if it is logged, and moves the bar.
 
-    train/learning_rate is that of the step; time/tokens_per_s is its completion tokens over the
-    seconds of its parts.
+    train/learning_rate is the learning rate of the step. time/tokens_per_s is the number of its
+    completion tokens, divided by the seconds that its parts took.
     """
     settings, num_problems = self._run.settings, self._run.task.num_problems
     if num_problems is not None:
@@ -216,7 +216,7 @@ class Session:
     return step % settings.log.every == 0 or step + 1 == settings.num_train_steps
 
   def _position(self, step: int) -> dict[str, int]:
-    """Returns where the run is before a step, as the config and the data have it."""
+    """Returns the run's position before a step, as it follows from the config and the data."""
     position = {
       'step': step,
       'data': step * self._run.settings.rollout.num_prompts,

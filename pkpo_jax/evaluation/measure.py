@@ -51,8 +51,8 @@ class Evaluation(NamedTuple):
 def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:
   """Returns fn(params, step, key, num_pieces=1, after_piece=None) -> Evaluation, by config.eval.
 
-  The prompts are sampled in num_pieces equal pieces, to save memory; after_piece(prompts, rollout,
-  grades) is called after each. Other pieces have other random numbers.
+  The prompts are sampled in num_pieces equal pieces, to save memory. after_piece(prompts, rollout,
+  grades) is called after each piece. Another number of pieces draws other random numbers.
 
   Args:
     run: the parts of the run.
@@ -62,7 +62,7 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   sample = jax.jit(run.eval_policy.sample, static_argnums=2, out_shardings=over_prompts)
   mean_entropy = jax.jit(make_mean_entropy(run, over_prompts), out_shardings=over_prompts)
   estimate = jax.jit(lambda outcomes, where: curve(outcomes, settings.ks, where))
-  # What is known exactly is of the policy's own distribution.
+  # Exact values are those of the policy's own distribution.
   samples_exactly = run.eval_policy.samples_exactly
   exact_fn = make_exact(run.eval_policy, task, settings.ks) if samples_exactly else lambda _: {}
 
@@ -98,7 +98,7 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
       if after_piece is not None:
         after_piece(*samples)
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
-    # Answers of one problem that cannot be compared leave no curve over all.
+    # If the answers of one problem cannot be compared, there is no maj@k over all problems.
     curves = {name: x for name, x in whole.curves.items() if name != 'maj@k' or _is_known(x, whole)}
     bounds = {name: task.reward_range if name == 'max@k' else (0.0, 1.0) for name in curves}
     return whole._replace(curves=curves, exact=exact_fn(params), bounds=bounds)
@@ -125,8 +125,9 @@ def make_mean_entropy(
 ) -> Callable[[Any, Rollout], Float[jax.Array, 'P']]:
   """Returns fn(params, rollout) -> the mean entropy of each problem's tokens, nats.
 
-  Of the policy that is trained, at its own temperature, whatever drew the tokens. In pieces of no
-  more completions than an update has, which fit into memory even with their gradients.
+  The entropy is that of the policy that is trained, at its own temperature, whichever policy drew
+  the tokens. It is computed in pieces that hold no more completions than an update does: these fit
+  into memory even with their gradients.
   """
   settings = run.settings
   updates = settings.loss.num_minibatches * settings.loss.num_microbatches
@@ -150,7 +151,7 @@ def make_mean_entropy(
 def count_pieces(num_prompts: int, num_samples: int, max_completions: int, num_shards: int) -> int:
   """Returns the least number of equal pieces with at most `max_completions` completions each.
 
-  If even one prompt on each of the `num_shards` devices has more, a piece is just that.
+  A piece has at least one prompt on each of the `num_shards` devices, even if that is more.
 
   >>> count_pieces(num_prompts=12, num_samples=8, max_completions=40, num_shards=1)
   3

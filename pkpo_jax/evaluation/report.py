@@ -1,18 +1,18 @@
 """Shows what an evaluation from the command line found: a table, JSON and a figure.
 
 A report is a dict of plain values:
-  command, seed, level: what made it, and the coverage of its intervals.
-  num_problems, num_samples, num_pieces: of the evaluation; see `measure.make_evaluate`.
-  runs: for each of the one or two workdirs,
+  command, seed, level: the command that made it, its seed, and the coverage of its intervals.
+  num_problems, num_samples, num_pieces: the size of the evaluation; see `measure.make_evaluate`.
+  runs: a dict for each of the one or two workdirs:
     workdir, step, config: what was evaluated.
-    curves: for 'pass@k' (or 'max@k'), for 'max@k' of shaped rewards beside pass@k and, where
-      answers can be compared, 'maj@k' the columns k,
-      mean, standard_error, low and high (the interval), warnings (None, or that the interval rests
-      on few problems) and, where it is known, exact; and num_problems, how many the curve is of.
-    statistics: for 'entropy' and others their mean, standard_error and num_problems, of how many.
-    problems: the columns id, pass@k (or max@k), maj@k (a row of all k for each problem) and one
-      for each statistic.
-  differences: for the same curves, first run minus second, the columns k, mean, low, high and
+    curves: a dict for each curve: 'pass@k' or 'max@k', both of them if rewards are shaped, and
+      'maj@k' if answers can be compared. It has the columns k, mean, standard_error, low and high
+      (the interval), warnings (None, or that the interval rests on few problems) and, if it is
+      known, exact; and num_problems, the number of problems that the curve is the mean of.
+    statistics: 'entropy' and others, each with mean, standard_error and num_problems.
+    problems: the columns id, one for each curve (with a row of all k for each problem) and one for
+      each statistic.
+  differences: the same curves, first run minus second, with the columns k, mean, low, high and
     warnings; {} for a single run.
 """
 
@@ -65,7 +65,7 @@ def table(report: Report) -> str:
 
 
 def run_names(report: Report) -> list[str]:
-  """Returns what to call each run: its folder and step, with the path if folders are alike."""
+  """Returns a name for each run: its folder and step, with the whole path if folders are alike."""
   paths = [pathlib.Path(run['workdir']) for run in report['runs']]
   folders = [path.name for path in paths]
   if len(set(folders)) < len(paths):

@@ -19,10 +19,10 @@ MAX_VOTERS = 1024
 def majority_votes(
   verdicts: list[list[Verdict]] | None, ks: Sequence[int]
 ) -> Float[np.ndarray, 'P K'] | None:
-  """Returns maj@k of each problem, None where there are no verdicts or more than 1024 samples.
+  """Returns maj@k of each problem; None if there are no verdicts or more than 1024 samples.
 
-  NaN for a problem with a proper answer that cannot be compared with others, being None, and where
-  a problem has fewer than k judged samples.
+  It is NaN if a problem has fewer than k judged samples, or a proper answer without a form that
+  can be compared with others (its `Verdict.answer` is None).
   """
   if verdicts is None or len(verdicts[0]) > MAX_VOTERS:
     return None
@@ -42,7 +42,7 @@ def majority_votes(
 def sample_statistics(
   rollout: Rollout, grades: Grades, is_truncated: Bool[np.ndarray, 'P N'] | None
 ) -> dict[str, Float[np.ndarray, 'P']]:
-  """Returns what the samples of each problem are like, as far as it is known.
+  """Returns statistics of the samples of each problem, those that are known.
 
   Args:
     rollout: the samples, on the host.
@@ -51,11 +51,11 @@ def sample_statistics(
 
   Returns:
     completion_tokens: mean length.
-    truncation_share: the completions that were cut off.
-    answer_diversity: of the wrong ones, the share of distinct ones; where samples are right or
-      wrong, NaN where none is wrong. They are compared by their proper answers, those without one
-      by their tokens. Samples that were not judged are left out.
-    verdict_right, ...: share of each kind; from tasks with a verifier.
+    truncation_share: share of the completions that were cut off; if any can be.
+    answer_diversity: share of the wrong samples that is distinct, NaN if none is wrong; if samples
+      are right or wrong. They are compared by their answers, and by their tokens if they have no
+      answer. Samples that were not judged are left out.
+    verdict_right, ...: share of each kind of verdict; if the task has a verifier.
   """
   tokens, mask = rollout.completions, rollout.completion_mask
   statistics = {'completion_tokens': np.mean(np.sum(mask, axis=-1), axis=-1)}
@@ -88,19 +88,20 @@ def maj_at_k(
   is_right: Bool[np.ndarray, 'P N'],
   ks: Sequence[int],
 ) -> Float[np.ndarray, 'P K']:
-  """Returns maj@k, the chance that the majority vote of k samples is right, for each problem.
+  """Returns maj@k of each problem: the probability that the majority of k samples is right.
 
-  Exactly: the mean over all k-subsets of the N samples. Answers that are equal are one choice,
-  None does not vote. Choices with equally many votes share the vote; without any vote it is 0.
+  It is exact: the mean over all k-subsets of the N samples. Equal answers are one choice, and None
+  does not vote. If several choices have the most votes, each counts in equal parts. A subset
+  without a vote counts 0.
 
-  Let n_a of the samples have answer a. A choice that gets t votes wins if none gets more, and has
-  the share 1/(j+1) = integral of u^j over u in [0, 1] where j others get t votes too. With B the
+  Let n_a of the samples have answer a. A choice that gets t votes wins if no other gets more. If j
+  others get t votes, too, its share is 1/(j+1), the integral of u^j over u in [0, 1]. With B the
   answers that can get t votes (n_a >= t),
     maj@k = 1/C(N, k) sum_t integral [z^k] (1+z)^(N - sum_B n_b)
               sum_{a in B, right} C(n_a, t) z^t prod_{b in B, b != a} (q_b(z) + u C(n_b, t) z^t),
     q_b(z) = sum_{j<t} C(n_b, j) z^j,
-  in which nothing is ever subtracted, so that float64 keeps all but the last digits. Gauss-Legendre
-  makes the integral exact, too. O(N^3) for a problem, mostly far less.
+  Nothing is ever subtracted here, so float64 keeps all but the last digits. Gauss-Legendre
+  quadrature makes the integral exact. The cost is O(N^3) for a problem, mostly far less.
 
   Args:
     answers: `[P][N]` the answers; equal ones are equally right. None is no answer.
@@ -129,9 +130,9 @@ def maj_at_k(
 def answer_diversity(
   contents: Sequence[Sequence[Hashable]], is_right: Bool[np.ndarray, 'P N']
 ) -> Float[np.ndarray, 'P']:
-  """Returns the share of distinct ones among each problem's wrong samples.
+  """Returns for each problem the share of its wrong samples that is distinct.
 
-  Chen et al. 2025 (arXiv 2508.10751). 1 if no two of them are equal; NaN where none is wrong.
+  Chen et al. 2025 (arXiv 2508.10751). It is 1 if no two of them are equal, NaN if none is wrong.
 
   Args:
     contents: `[P][N]` what two samples are compared by.
@@ -157,7 +158,7 @@ def _won(choices: Sequence[tuple[int, bool]], num_samples: int) -> Float[np.ndar
   won = np.zeros(num_samples + 1)
   for t in range(1, max((n for n, is_right in choices if is_right), default=0) + 1):
     able = [choice for choice in choices if choice[0] >= t]
-    # At most so many choices get t votes each, so the power of u stays below.
+    # At most this many choices get t votes each, which bounds the power of u.
     u, weights = _gauss_legendre(min(len(able), num_samples // t) // 2 + 1)
     # Coefficients of 1, z, ..., z^N for each u: of the product, and of the sum over winners.
     product = np.zeros((2, len(u), num_samples + 1))
