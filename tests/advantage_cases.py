@@ -1,5 +1,6 @@
 """What the tests need to call every advantage alike, and where each is defined."""
 
+import collections
 import functools
 import inspect
 
@@ -49,6 +50,27 @@ def bind(name, rewards, **kwargs):
   """Returns the advantage as a function of (rewards, k, where), its extra arguments bound."""
   fn = functools.partial(ADVANTAGES[name], **extra_arguments(name, rewards, **kwargs))
   return lambda rewards, k, where=None: fn(rewards, k=k, where=where)
+
+
+# How often each advantage was traced by `compiled`.
+num_traces = collections.Counter()
+
+
+@functools.cache
+def compiled(name):
+  """Returns the advantage as one jitted function of (rewards, k, where, extra) for all tests."""
+
+  def traced(rewards, k, where, extra):
+    num_traces[name] += 1
+    return ADVANTAGES[name](rewards, k=k, where=where, **extra)
+
+  return jax.jit(traced)
+
+
+def bind_compiled(name, rewards, **kwargs):
+  """Returns `bind` of the advantage that is compiled once for all tests; k is traced."""
+  extra = extra_arguments(name, rewards, **kwargs)
+  return lambda rewards, k, where=None: compiled(name)(rewards, k, where, extra)
 
 
 def allowed_ks(name, n):

@@ -9,11 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import grain
 import pytest
 import tensorflow_datasets as tfds
+from absl import app
 
+from pkpo_jax import prepare as command
 from pkpo_jax.data.datasets import read_provenance
 from tests.datasets_sources import (
   gsm8k_row,
@@ -237,8 +240,8 @@ def test_a_missing_package_says_what_to_install(
 
 
 def _run_command(*flags):
-  command = [sys.executable, '-m', 'pkpo_jax.prepare', *flags]
-  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  words = [sys.executable, '-m', 'pkpo_jax.prepare', *flags]
+  return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_command_prints_counts_checksums_and_where(prepared):
@@ -254,12 +257,25 @@ def test_the_command_prints_counts_checksums_and_where(prepared):
     assert [checksum, file] in words
 
 
-def test_the_command_takes_options(tmp_path):
+def test_the_command_takes_options(tmp_path, monkeypatch, capsys):
   options = dict(seed=3, num_train=2, num_held_out=2, num_numbers=3, max_number=9, max_target=9)
-  flags = ('--dataset=countdown', f'--data_dir={tmp_path}')
-  run = _run_command(*flags, f'--options={json.dumps(options)}')
-  assert run.stdout.splitlines()[0] == str(prepare('countdown', str(tmp_path), **options))
-  run = _run_command(*flags, '--options=[1]')
-  assert run.returncode and "--options: expected a JSON object, got '[1]'." in run.stderr
-  run = _run_command(*flags, '--options={"seed": 1}')
+
+  def run(options):
+    values = dict(_DATASET='countdown', _DATA_DIR=str(tmp_path), _SOURCE=None, _OPTIONS=options)
+    for name, value in values.items():
+      monkeypatch.setattr(command, name, SimpleNamespace(value=value))
+    command.main(['prepare'])
+
+  run(json.dumps(options))
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0] == str(prepare('countdown', str(tmp_path), **options))
+  with pytest.raises(app.UsageError, match=r"--options: expected a JSON object, got '\[1\]'\."):
+    run('[1]')
+  with pytest.raises(app.UsageError, match=r'countdown\.num_train: missing;'):
+    run('{"seed": 1}')
+
+
+def test_the_command_that_fails_says_why_in_a_process_too(tmp_path):
+  run = _run_command('--dataset=countdown', f'--data_dir={tmp_path}', '--options={"seed": 1}')
   assert run.returncode and 'countdown.num_train: missing;' in run.stderr
+  assert 'Traceback' not in run.stderr

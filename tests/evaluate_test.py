@@ -435,7 +435,7 @@ def test_a_checkpoint_is_evaluated_as_in_training(toys, tmp_path):
 def evaluated(workdirs, config=None, checkpoint='latest', seed=0, **options):
   """Returns the report on workdirs with the first's own config."""
   if config is None:
-    config = evaluate.read_config(workdirs[0] / 'config.json')
+    config = evaluate.read_config(workdirs[0])
   return evaluate.evaluate_workdirs(evaluate.as_dict(config), workdirs, checkpoint, seed, **options)
 
 
@@ -693,17 +693,25 @@ def test_command_line(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'arguments, message',
+  'argument, message',
   [
-    (['--config.eval.nope=1'], 'config.eval.nope: unknown field; expected one of'),
-    (['--checkpoint=77'], 'no checkpoint of step 77'),
-    (['--config=configs/nope.py'], "--config: expected a file, .* got 'configs/nope.py'"),
-    (['--workdir=runs/nope'], "workdir: expected the folder of a run, .* got 'runs/nope'"),
+    ('--config.eval.nope=1', 'config.eval.nope: unknown field; expected one of'),
+    ('--config=configs/nope.py', "--config: expected a file, .* got 'configs/nope.py'"),
+    ('--workdir=runs/nope', "workdir: expected the folder of a run, .* got 'runs/nope'"),
   ],
 )
-def test_command_line_errors_are_one_line(arguments, message, trained):
-  command = [sys.executable, '-m', 'pkpo_jax.evaluate', f'--workdir={trained}', *arguments]
+def test_errors_of_the_command_line_are_one_line(argument, message, trained, monkeypatch):
+  # The flags themselves are defined where the command starts.
+  monkeypatch.setattr(evaluate.flags, 'mark_flag_as_required', lambda name: None)
+  with pytest.raises(SystemExit) as stopped:
+    evaluate._parse_flags(['evaluate', f'--workdir={trained}', argument])
+  (line,) = stopped.value.code.splitlines()  # Of a text: printed, and the exit code is 1.
+  assert re.search(message, line)
+
+
+def test_a_command_that_fails_prints_one_line(trained):
+  command = [sys.executable, '-m', 'pkpo_jax.evaluate', f'--workdir={trained}', '--checkpoint=77']
   bad = subprocess.run(command, capture_output=True, text=True, check=False)
   assert bad.returncode == 1
   (line,) = bad.stderr.splitlines()
-  assert re.search(message, line)
+  assert 'no checkpoint of step 77' in line

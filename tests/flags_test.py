@@ -122,6 +122,8 @@ def test_the_config_is_known_from_a_file_of_flags_too(tmp_path):
   'word, message',
   [
     ('--config.sede=1', r'config.sede: unknown field \(did you mean seed\?\); expected one of \['),
+    ('--config.nope=1', r"config.nope: unknown field; expected one of .*'advantage'.*'task'"),
+    ('--config.advantage.kk=3', r"config.advantage.kk: unknown field.*'k'.*'schedule'"),
     ('--config.task.num_arm=4', r'config.task.num_arm: unknown field \(did you mean num_arms\?\)'),
     ('--config.task.name=mazes', r"task.name: expected one of .*'maze'.*, got 'mazes'"),
     ('--config.seed.x=1', r'config.seed.x: unknown field; expected one of \[\]'),
@@ -134,7 +136,9 @@ def test_the_config_is_known_from_a_file_of_flags_too(tmp_path):
 def test_a_typo_is_named(word, message, is_in_file, parsed, tmp_path):
   (tmp_path / 'flags').write_text(f'{word}\n')
   with pytest.raises(SystemExit, match=message):
-    parsed(BANDIT, f'--flagfile={tmp_path}/flags' if is_in_file else word)
+    words = f'--flagfile={tmp_path}/flags' if is_in_file else word
+    parsed(f'--workdir={tmp_path}/run', BANDIT, words)
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('is_in_file', [False, True])
@@ -189,3 +193,4 @@ def test_files_of_flags_and_of_a_task_elsewhere_in_both_commands(tmp_path):
   code, _, errors = run('evaluate', 'evaluate')
   assert code == 1
   assert 'config.eval.num_sample: unknown field (did you mean num_samples?)' in errors
+  assert 'Traceback' not in errors

@@ -24,8 +24,10 @@ def test_a_command_says_all_that_the_job_says(tmp_path):
 
 
 def test_missing_runs_are_trained_and_finished_ones_are_left_alone(tmp_path, monkeypatch):
-  jobs = [_job(tmp_path, f'seed{seed}', seed=seed) for seed in range(2)]
-  run_jobs(jobs, 2, 'sweep')
+  root = tmp_path / 'runs' / 'sweep'
+  jobs = [_job(root, f'seed{seed}', seed=seed) for seed in range(2)]
+  run_jobs(jobs, 2, 'sweep')  # It makes the folder of its runs.
+  assert {x.name for x in root.iterdir()} >= {'seed0', 'seed0.log', 'seed1', 'seed1.log'}
   for seed, job in enumerate(jobs):
     assert steps_done(job) == 20
     config = json.loads((job.workdir / 'config.json').read_text())
@@ -44,20 +46,13 @@ def test_missing_runs_are_trained_and_finished_ones_are_left_alone(tmp_path, mon
   monkeypatch.setattr(launcher, '_start', start)
   run_jobs(jobs, 2, 'sweep')
   with pytest.raises(ValueError, match='advantage.k: 2 there, 4 now'):
-    run_jobs([_job(tmp_path, 'seed0', seed=0, **{'advantage.k': 4})], 1, 'sweep')
+    run_jobs([_job(root, 'seed0', seed=0, **{'advantage.k': 4})], 1, 'sweep')
 
 
 def test_a_failure_names_the_log(tmp_path):
   with pytest.raises(RuntimeError, match=r'run: training stopped; see .*run\.log'):
     run_jobs([_job(tmp_path, **{'advantage.k': 99})], 1, 'sweep')
   assert 'advantage.k: expected 1 <= k <= n = 16, got 99' in (tmp_path / 'run.log').read_text()
-
-
-def test_a_sweep_makes_the_folder_of_its_runs(tmp_path):
-  job = _job(tmp_path / 'runs' / 'sweep', **{'num_train_steps': 2})
-  run_jobs([job], 1, 'sweep')
-  assert steps_done(job) == 2
-  assert (tmp_path / 'runs' / 'sweep' / 'run.log').is_file()
 
 
 def test_a_line_cut_short_does_not_count(tmp_path):

@@ -318,27 +318,6 @@ def test_command_line(tmp_path):
   assert 'Traceback' not in bad.stderr
 
 
-@pytest.mark.parametrize(
-  'override, words',
-  [
-    ('--config.advantage.kk=3', ['config.advantage.kk: unknown field', "'k'", "'schedule'"]),
-    ('--config.nope=1', ['config.nope: unknown field', "'advantage'", "'task'"]),
-    ('--config.seed.x=1', ['config.seed.x: unknown field']),
-  ],
-)
-def test_command_line_names_the_fields_there_are(override, words, tmp_path):
-  command = [
-    sys.executable, '-m', 'pkpo_jax.main', f'--workdir={tmp_path}/run',
-    '--config=configs/bandit.py', override,
-  ]  # fmt: skip
-  bad = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert bad.returncode != 0
-  assert 'Traceback' not in bad.stderr
-  for word in words:
-    assert word in bad.stderr
-  assert not (tmp_path / 'run').exists()
-
-
 def test_a_warm_start_begins_where_the_other_run_ended(tmp_path):
   first = _small(**{'optimizer.learning_rate': 0.5})
   train(first, tmp_path / 'first')
