@@ -203,8 +203,8 @@ class Update:
     policy = make_policy(workload, workload['new_tokens'])
     run = make_run(config)._replace(policy=policy)
     mesh = sharding.make_mesh(run.settings.mesh)
-    self._train_step = jit_train_step(run, mesh)
-    self._state, self._frozen = make_init(run, mesh)(jax.random.key(0))
+    self._train_step = jit_train_step(run.policy, run.optimizer, run.settings.loss, mesh)
+    self._state, self._frozen = make_init(run.policy, run.optimizer, mesh)(jax.random.key(0))
     self._config = run.policy.model.config
 
   def __call__(self):

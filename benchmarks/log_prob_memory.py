@@ -169,7 +169,7 @@ def step_rows(
   def peak_mib(length, make, chunk):
     """Returns the peak, and what of it is the state."""
     policy = ours.policy({'sizes': sizes, 'new_tokens': length}, make, log_prob_chunk=chunk)
-    train_step = jit_train_step(run._replace(policy=policy), mesh)
+    train_step = jit_train_step(policy, run.optimizer, run.settings.loss, mesh)
     state = jax.eval_shape(functools.partial(init_state, policy, run.optimizer), key)
     shape = (num_prompts, num_samples, length)
     rollout = Rollout(

@@ -16,6 +16,7 @@ from pkpo_jax.checkpoints import (
   _checksums,
   restore_params,
 )
+from pkpo_jax.errors import SaveError
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.tally import Tally
 from pkpo_jax.types import Snapshot, TrainState
@@ -173,7 +174,7 @@ def test_scores_of_another_metric_do_not_count(tmp_path):
 
 def test_a_step_is_not_passed_over_in_silence(workdir):
   with Checkpoints(workdir, _settings()) as checkpoints:
-    with pytest.raises(ValueError, match='2 already exists'):
+    with pytest.raises(SaveError, match='step 2 could not be saved: .*2 already exists'):
       checkpoints.save(_snapshot(2), {})
 
 

@@ -446,7 +446,7 @@ def test_a_malformed_grid_is_named(tmp_path, grid):
   task = arc_task()
   task['train'][1]['output'] = grid
   write_json(tmp_path / 'evaluation' / 'aa.json', task)
-  message = f'train[1].output: expected rows of 1 to 30 colours 0 to 9, got {grid}.'
+  message = f'train[1].output: expected rows of 1 to 30 colors 0 to 9, got {grid}.'
   where = '{source}/evaluation/aa.json'
   fails(ValueError, f'{where}, {message}', 'arc_agi_1', tmp_path, tmp_path)
 
@@ -462,7 +462,7 @@ def test_malformed_tasks_are_named(tmp_path):
   fails(ValueError, message, 'arc_agi_1', tmp_path, tmp_path)
   del (task := arc_task())['test'][0]['output']
   write_json(path, task)
-  message = f'{where}, test[0].output: expected rows of 1 to 30 colours 0 to 9, got None.'
+  message = f'{where}, test[0].output: expected rows of 1 to 30 colors 0 to 9, got None.'
   fails(ValueError, message, 'arc_agi_1', tmp_path, tmp_path)
 
 
@@ -505,7 +505,12 @@ def test_options_are_part_of_what_is_prepared(tmp_path):
 
 def test_options_are_checked(tmp_path):
   for name, options, error, message in (
-    ('maze', MAZE | {'sizes': 5}, ValueError, 'maze.sizes: unknown field; expected one of ['),
+    (
+      'maze',
+      MAZE | {'sizes': 5},
+      ValueError,
+      'maze.sizes: unknown field (did you mean size?); exp',
+    ),
     ('maze', MAZE | {'size': 1}, ValueError, 'size: expected 2 to 64, got 1'),
     (
       'countdown',

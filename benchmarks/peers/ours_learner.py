@@ -140,8 +140,8 @@ class Phases:
     settings = run.settings
     mesh = sharding.make_mesh(settings.mesh)
     self._over_prompts = sharding.over_prompts(mesh)
-    self._train_step = jit_train_step(run, mesh)
-    self._state, self._frozen = make_init(run, mesh)(jax.random.key(0))
+    self._train_step = jit_train_step(run.policy, run.optimizer, run.settings.loss, mesh)
+    self._state, self._frozen = make_init(run.policy, run.optimizer, mesh)(jax.random.key(0))
     self._sample = jax.jit(run.policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantages = jax.jit(run.advantage_fn, out_shardings=self._over_prompts)
     self._group_metrics = jax.jit(group_metrics, static_argnums=4)
