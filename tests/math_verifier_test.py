@@ -72,7 +72,7 @@ def listed_rows(table):
   [
     (r'so \boxed{5}', '5'),
     (r'\boxed{1} and \boxed{2}', '2'),
-    (r'\boxed{1} and \boxed{2', '1'),  # Cut off within the second.
+    (r'\boxed{1} and \boxed{2', ''),  # Cut off within the second.
     (r'\boxed{\frac{1}{2}}', r'\frac{1}{2}'),
     (r'\boxed{\{1, 2\}}', r'\{1, 2\}'),
     (r'\boxed{\left\{ x \right.}', r'\left\{ x \right.'),  # Escaped braces need not pair.
@@ -101,7 +101,7 @@ def test_marked_answer(completion, answer):
 
 def test_many_open_boxes_take_one_pass():
   """Quadratic time would be hours."""
-  assert marked_answer('\\boxed{1} ' + '\\boxed{' * 300_000) == '1'
+  assert marked_answer('\\boxed{1} ' + '\\boxed{' * 300_000) == ''
   assert marked_answer('\\boxed{' * 300_000 + '1' + '}' * 300_000).startswith('\\boxed{\\boxed{')
 
 
@@ -201,10 +201,9 @@ def test_a_vote_is_short(verifier):
   assert verdict.kind == 'wrong' and len(verdict.answer) == 200
 
 
-def test_the_right_answer_comes_first(verifier):
-  """An interval answers an inequality, but not the other way round."""
+def test_an_interval_and_an_inequality_answer_each_other(verifier):
   items = [('1 < x < 2', '\\boxed{(1,2)}'), ('(1,2)', '\\boxed{1 < x < 2}')]
-  assert [verdict.kind for verdict in verifier.verify_batch(items)] == ['right', 'wrong']
+  assert [verdict.kind for verdict in verifier.verify_batch(items)] == ['right', 'right']
 
 
 def test_order_is_kept_and_what_is_equal_is_compared_once(verifier, monkeypatch):

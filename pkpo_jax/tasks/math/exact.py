@@ -117,6 +117,8 @@ def _is_small_number(expression) -> bool:
   """Returns whether an expression is a number that takes no time to evaluate."""
   if not getattr(expression, 'is_number', False) or expression.count_ops() > _MAX_OPERATIONS:
     return False
+  if expression.has(sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative):
+    return False
   if any(abs(x.p).bit_length() + x.q.bit_length() > 1000 for x in expression.atoms(sympy.Rational)):
     return False
   powers = expression.atoms(sympy.Pow)
