@@ -279,3 +279,8 @@ def test_the_command_that_fails_says_why_in_a_process_too(tmp_path):
   run = _run_command('--dataset=countdown', f'--data_dir={tmp_path}', '--options={"seed": 1}')
   assert run.returncode and 'countdown.num_train: missing;' in run.stderr
   assert 'Traceback' not in run.stderr
+
+
+def test_the_command_names_the_data_sets_it_knows(tmp_path):
+  run = _run_command('--dataset=math500', f'--data_dir={tmp_path}')
+  assert run.returncode and 'one of <arc_agi_1|countdown|gsm8k' in run.stderr

@@ -160,7 +160,12 @@ def test_code(sandbox_needed, tmp_path, capsys, reward):
     train_splits=('train', 'validation'),
   )
   assert (task.num_problems, task.num_held_out) == (2, 1)
-  assert 'Left out 2 of 4 problems of MBPP' in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  if reward == 'share':  # One shows all of its tests, and one of the rest fails its own solution.
+    assert 'Left out 1 of 4 problems of MBPP, as the question shows' in printed
+    assert 'Left out 1 of 3 problems of MBPP, whose' in printed
+  else:
+    assert 'Left out 2 of 4 problems of MBPP, whose' in printed
   texts = [task.tokenizer.decode(x) for x in task.prompts_of(np.array([0, 2])).tokens]
   assert 'square a number.\n\nIt has to pass:\nassert square(2) == 4<end_of_turn>' in texts[0]
   assert 'def half(x):\n    """Returns x / 2."""\n```<end_of_turn>' in texts[1]
