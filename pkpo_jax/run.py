@@ -151,7 +151,8 @@ def _check_advantage(settings: Settings, task: Task) -> None:
   if settings.rollout.source != 'policy':
     return
   name = settings.advantage.name
-  needs, (low, high) = REQUIREMENTS[name], task.reward_range
+  needs = lookup('advantage.name', name, REQUIREMENTS)
+  low, high = task.reward_range
   expect(
     settings.rollout.num_samples >= needs.min_samples,
     'rollout.num_samples',
