@@ -180,7 +180,7 @@ def test_a_missing_file_is_named(tmp_path):
   path = tmp_path / 'tokenizer.model'
   with pytest.raises(FileNotFoundError, match=re.escape(f'path: {path}: no such file.')) as error:
     SentencePieceTokenizer(str(path))
-  for part in ['tokenizer_gemma2.model', '--config.task.tokenizer.path']:
+  for part in ['tokenizer_gemma2.model', '--config.policy.tokenizer.path']:
     assert part in str(error.value)
 
 
