@@ -40,7 +40,7 @@ def test_variants_of_the_config(arg):
   settings = make_run(config).settings
   assert (settings.rollout.source == 'demonstrations') == ('warm' in (arg or ''))
   assert config.policy.preset == 'gemma2_micro'
-  assert config.task.size < default.maze().size
+  assert config.task.size < default.task('maze').size
   # The longest demonstration and its end.
   assert config.task.max_moves + 1 <= config.policy.max_new_tokens
   if 'quick' in (arg or ''):

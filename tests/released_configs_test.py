@@ -167,7 +167,7 @@ def test_a_part_of_a_sweep_with_overrides():
   }
   with pytest.raises(ValueError, match=r"only: expected one of \[.*'k8'.*got 'k16'"):
     sweep_jobs('gemma2_2b_math', root, ['k16'])
-  with pytest.raises(ValueError, match='expected one with a SWEEP, got configs/bandit.py'):
+  with pytest.raises(ValueError, match="expected one with a SWEEP, got 'configs/bandit.py'"):
     sweep_jobs('configs/bandit.py', root)
   with pytest.raises(
     ValueError, match="config: expected the name of a file in configs/.*'my/gemma"

@@ -73,7 +73,7 @@ def test_a_sample_that_was_not_judged_ranks_below_all():
 
 @pytest.fixture(scope='module')
 def maze():
-  config = default.maze().to_dict() | {'num_train': 4, 'num_held_out': 2, 'size': 3, 'min_moves': 2}
+  config = default.task('maze', num_train=4, num_held_out=2, size=3, min_moves=2).to_dict()
   del config['name']
   return TASKS['maze'](CharacterTokenizer(), **config)
 

@@ -13,7 +13,7 @@ from absl import logging
 from configs.quickstart import get_config
 from experiments import quickstart
 from experiments.results import column, write_rows
-from pkpo_jax.checkpoints import flatten
+from pkpo_jax.workdir import flatten
 
 RUNS = Path('runs/quickstart_seeds')
 RESULTS = Path(__file__).parent / 'results'
