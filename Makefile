@@ -31,7 +31,7 @@ quickstart: $(VENV)/.stamp-run ## Train a tiny Gemma-2 on mazes for pass@1 and p
 	$(PYTHON) -m experiments.quickstart $(QUICKSTART_ARGS)
 
 test: $(VENV)/.stamp-dev ## Run the tests (TEST_ARGS='-k weights' for some of them).
-	$(PYTHON) -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
+	$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
 
 lint: $(VENV)/.stamp-dev ## Check style and formatting.
 	$(PYTHON) -m ruff check .

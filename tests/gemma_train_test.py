@@ -18,10 +18,12 @@ from pkpo_jax.train import train
 from tests.gemma_cases import SMALL, random_params
 
 
-@pytest.fixture(autouse=True)
-def small_preset(monkeypatch):
+@pytest.fixture(autouse=True, scope='module')
+def small_preset():
   """The characters' tokenizer has 128 tokens."""
-  monkeypatch.setitem(gemma.PRESETS, 'small', dataclasses.replace(SMALL, num_embed=128))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(gemma.PRESETS, 'small', dataclasses.replace(SMALL, num_embed=128))
+    yield
 
 
 def _config(**overrides):
@@ -60,37 +62,60 @@ def _train_metrics(workdir):
 def test_it_learns_to_copy(tmp_path):
   """From random weights, by nothing but rewards.
 
-  The share of right characters was 0.004 at first, and over the seeds 0 to 9 after 200 steps it
-  was 0.816 on average, 0.039 apart (standard deviation), 0.735 at least.
+  Two letters of three, by the smallest preset. The share of right characters was below 0.02 at
+  first, and over the seeds 0 to 9 after 80 steps it was MEAN on average, LEAST at least.
   """
   config = gemma2_tiny.get_config()
-  config.num_train_steps = config.eval.every = 200
+  config.update_from_flattened_dict(
+    {
+      'num_train_steps': 80,
+      'task.num_letters': 2,
+      'task.alphabet_size': 3,
+      'policy.preset': 'gemma2_micro',
+      'policy.max_new_tokens': 3,
+      'rollout.num_prompts': 8,
+      'optimizer.learning_rate': 5e-3,
+      'eval.every': 80,
+      'eval.ks': (1, 4),
+      'eval.num_prompts': 32,
+      'eval.num_samples': 4,
+      'checkpoint.every': 80,
+      'log.tensorboard': False,
+    }
+  )
   train(config, tmp_path)
   before, after = [line for line in read_metrics(tmp_path) if 'eval/max@1' in line]
-  assert before['eval/max@1'] < 0.05
-  assert after['eval/max@1'] > 0.65
+  assert before['eval/max@1'] < 0.02
+  assert after['eval/max@1'] > 0.2
+
+
+# By plain gradient descent, as Adam turns the rounding of a gradient of 0 into whole steps. Chunks
+# and microbatches loop over split parameters.
+ON_DEVICES = {
+  'num_train_steps': 3,
+  'rollout.num_prompts': 16,
+  'optimizer.name': 'sgd',
+  'optimizer.learning_rate': 0.1,
+  'policy.log_prob_chunk': 2,
+  'loss.num_microbatches': 2,
+  'policy.remat': True,
+}
+
+
+@pytest.fixture(scope='module')
+def on_one_device(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('one')
+  return train(_config(**ON_DEVICES), workdir), _metrics(workdir)
 
 
 @pytest.mark.parametrize('mesh', [(8, 1, 1), (2, 2, 2)])
-def test_devices_agree_step_by_step(mesh, tmp_path):
-  """Samples are discrete: equal ones at every step, so everything else to rounding.
-
-  By plain gradient descent, as Adam turns the rounding of a gradient of 0 into whole steps. Chunks
-  and microbatches loop over split parameters.
-  """
-  options = {
-    'rollout.num_prompts': 16,
-    'optimizer.name': 'sgd',
-    'optimizer.learning_rate': 0.1,
-    'policy.log_prob_chunk': 2,
-    'loss.num_microbatches': 2,
-    'policy.remat': True,
-  }
-  one_state = train(_config(**options), tmp_path / 'one')
+def test_devices_agree_step_by_step(mesh, on_one_device, tmp_path):
+  """Samples are discrete: equal ones at every step, so everything else to rounding."""
+  one_state, one = on_one_device
   axes = dict(zip(('mesh.data', 'mesh.fsdp', 'mesh.tensor'), mesh, strict=True))
-  state = train(_config(**options, **axes), tmp_path / 'many')
-  one, many = (_metrics(tmp_path / name) for name in ('one', 'many'))
-  assert len(one) == len(many) == 6
+  state = train(_config(**ON_DEVICES, **axes), tmp_path)
+  many = _metrics(tmp_path)
+  assert len(one) == len(many) == 5
   assert any(line.get('train/zero_advantage_share', 1) < 1 for line in one)
   for line, other in zip(one, many, strict=True):
     assert line.keys() == other.keys()

@@ -260,7 +260,7 @@ def test_gemma_samples_what_the_exact_objective_says(tmp_path, monkeypatch):
       'policy.preset': 'small',
       'optimizer.learning_rate': 1e-2,
       'eval.every': 60,
-      'eval.num_prompts': 1024,
+      'eval.num_prompts': 256,
       'log.tensorboard': False,
     }
   )
