@@ -63,7 +63,7 @@ def test_it_learns_to_copy(tmp_path):
   """From random weights, by nothing but rewards.
 
   Two letters of three, by the smallest preset. The share of right characters was below 0.02 at
-  first, and over the seeds 0 to 9 after 80 steps it was MEAN on average, LEAST at least.
+  first, and over the seeds 0 to 9 after 80 steps it was 0.51 on average, 0.26 at least.
   """
   config = gemma2_tiny.get_config()
   config.update_from_flattened_dict(
