@@ -1,0 +1,73 @@
+"""Checks converted folders with transformers: perplexity, and logits against its own reading of GGUF.
+
+  python experiments/pretrained/check_conversion.py --models=gemma3_270m,smollm2_135m \
+      --folders=FOLDER,FOLDER --ggufs=FILE,FILE --output=experiments/pretrained/results/conversion.csv
+
+Takes a Python with torch, transformers and gguf, which pkpo_jax itself does without. The folders
+are those that `python -m pkpo_jax.pretrained NAME` writes; each GGUF file is the one it was made of.
+The logits are those of the paragraph beside this file.
+"""
+
+import argparse
+import csv
+import math
+import pathlib
+
+import torch
+import transformers
+
+PARAGRAPH = pathlib.Path(__file__).parent / 'paragraph.txt'
+FIELDS = ['model', 'num_tokens', 'nats_per_token', 'perplexity', 'perplexity_from_gguf']
+FIELDS += ['max_logit_difference', 'max_abs_logit']
+
+
+def logits_and_nats(model, ids):
+  """Returns the logits [T, V] and the mean nats of each token after the first."""
+  with torch.no_grad():
+    logits = model(ids).logits[0].float()
+  log_probs = torch.log_softmax(logits[:-1], dim=-1)
+  return logits, -log_probs.gather(-1, ids[0, 1:, None]).mean().item()
+
+
+def check(name, folder, gguf):
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  text = PARAGRAPH.read_text(encoding='utf-8').replace('\n', ' ').strip()
+  ids = tokenizer(text, add_special_tokens=False, return_tensors='pt').input_ids
+  config = transformers.AutoConfig.from_pretrained(folder)
+  if config.model_type.startswith('gemma'):  # SmolLM2 begins texts with no token of their own.
+    ids = torch.cat([torch.tensor([[config.bos_token_id]]), ids], dim=1)
+  load = transformers.AutoModelForCausalLM.from_pretrained
+  logits, nats = logits_and_nats(load(folder, dtype=torch.float32).eval(), ids)
+  of_gguf = load(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+  expected, expected_nats = logits_and_nats(of_gguf, ids)
+  return {
+    'model': name,
+    'num_tokens': ids.shape[1],
+    'nats_per_token': f'{nats:.5f}',
+    'perplexity': f'{math.exp(nats):.4f}',
+    'perplexity_from_gguf': f'{math.exp(expected_nats):.4f}',
+    'max_logit_difference': f'{(logits - expected).abs().max().item():.3g}',
+    'max_abs_logit': f'{expected.abs().max().item():.4g}',
+  }
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  split = lambda text: text.split(',')
+  parser.add_argument('--models', type=split, required=True)
+  parser.add_argument('--folders', type=split, required=True)
+  parser.add_argument('--ggufs', type=split, required=True)
+  parser.add_argument('--output', type=pathlib.Path, required=True)
+  args = parser.parse_args()
+  ggufs = map(pathlib.Path, args.ggufs)
+  rows = [check(*each) for each in zip(args.models, args.folders, ggufs, strict=True)]
+  args.output.parent.mkdir(parents=True, exist_ok=True)
+  with args.output.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+  print(args.output.read_text(encoding='utf-8'))
+
+
+if __name__ == '__main__':
+  main()
