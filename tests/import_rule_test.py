@@ -19,7 +19,7 @@ LAYERS = [
   {'settings', 'workdir'},
   {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
-  {'policies', 'tasks'},
+  {'policies', 'pretrained', 'tasks'},
   {'curves', 'prepare', 'sample_writer', 'train_step'},
   {'parts', 'rollouts'},
   {'flags', 'run'},

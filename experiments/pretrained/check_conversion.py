@@ -1,11 +1,13 @@
-"""Checks converted folders with transformers: perplexity, and logits against its own reading of GGUF.
+"""Checks converted folders with transformers, which can also read GGUF files by itself.
 
+Writes the perplexity of the paragraph beside this file, and how far the logits are apart:
   python experiments/pretrained/check_conversion.py --models=gemma3_270m,smollm2_135m \
-      --folders=FOLDER,FOLDER --ggufs=FILE,FILE --output=experiments/pretrained/results/conversion.csv
+    --folders=FOLDER,FOLDER --ggufs=FILE,FILE \
+    --output=experiments/pretrained/results/conversion.csv
 
-Takes a Python with torch, transformers and gguf, which pkpo_jax itself does without. The folders
-are those that `python -m pkpo_jax.pretrained NAME` writes; each GGUF file is the one it was made of.
-The logits are those of the paragraph beside this file.
+Takes a Python with torch, transformers and gguf; pkpo_jax itself does without the first two. The
+folders are what `python -m pkpo_jax.pretrained NAME` writes, each GGUF file what it was made of.
+Made with Python 3.11, torch 2.13.0+cpu, transformers 5.24.0, gguf 0.19.0.
 """
 
 import argparse

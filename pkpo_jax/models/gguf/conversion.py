@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from pkpo_jax.errors import DataError, expect
+from pkpo_jax.errors import DataError, UnavailableError, expect
 from pkpo_jax.models.gguf.families import Source, config_and_sources
 from pkpo_jax.models.gguf.reading import GGUFFile
 from pkpo_jax.models.gguf.vocabulary import Vocabulary, write_json
@@ -42,18 +42,20 @@ def convert(
 
   Raises:
     FieldError: if the dtype is another.
+    UnavailableError: if the disk has no room for the weights.
     DataError: if the file is damaged or not understood, or the folder holds something else; see
       `GGUFFile`, `config_and_sources` and `Vocabulary`. Nothing is written then.
   """
   expect(dtype in _DTYPES, 'dtype', f'one of {sorted(_DTYPES)}', dtype)
   file, folder = GGUFFile(gguf_file), pathlib.Path(folder)
-  note = {'file': file.path.name, 'sha256': sha256(file.path), 'dtype': dtype}
+  note = {'sha256': sha256(file.path), 'dtype': dtype}
   if folder.exists():
     check_note(folder, note)
     return folder
   config, sources = config_and_sources(file)
   vocabulary = Vocabulary(file, config['vocab_size'])
   folder.parent.mkdir(parents=True, exist_ok=True)
+  _check_space(folder.parent, sources, dtype)
   unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
   try:
     vocabulary.write(unfinished)
@@ -85,6 +87,21 @@ def check_note(folder: pathlib.Path, expected: dict[str, Any]) -> None:
       )
 
 
+def _check_space(parent: pathlib.Path, sources: dict[str, Source], dtype: str):
+  """Raises UnavailableError if the weights do not fit on the disk."""
+  needed = _num_weights(sources) * np.dtype(_DTYPES[dtype][1]).itemsize
+  free = shutil.disk_usage(parent).free
+  if free < needed:
+    raise UnavailableError(
+      f'{parent}: expected {needed / 1e9:.2f} GB of free disk for the weights, found '
+      f'{free / 1e9:.2f} GB.'
+    )
+
+
+def _num_weights(sources: dict[str, Source]) -> int:
+  return sum(math.prod(source.shape) for source in sources.values())
+
+
 def sha256(path: pathlib.Path) -> str:
   """Returns the SHA-256 of a file, in hexadecimal."""
   with path.open('rb') as file:
@@ -107,8 +124,7 @@ def write_safetensors(
     header[name] = {'dtype': name_of_dtype, 'shape': list(source.shape), **offsets}
   text = json.dumps(header).encode()
   text += b' ' * (-len(text) % 8)  # The numbers begin aligned.
-  num_weights = sum(math.prod(source.shape) for source in sources.values())
-  done = 0
+  num_weights, done = _num_weights(sources), 0
   with (
     path.open('wb') as output,
     Progress('converting', -(-num_weights // _MILLION), unit='million weight') as bar,

@@ -84,9 +84,13 @@ def config_and_sources(file: GGUFFile) -> tuple[dict[str, Any], dict[str, Source
 
 def _sizes(file: GGUFFile, family: str) -> _Sizes:
   embedding = file.tensors.get('token_embd.weight')
-  if embedding is None:
+  if embedding is None or len(embedding.shape) != 2:
+    raise DataError(f'{file.path}: token_embd.weight: expected a matrix, found {embedding}.')
+  vocab_size = file.optional(f'{family}.vocab_size', int, embedding.shape[0])
+  if vocab_size != embedding.shape[0]:
     raise DataError(
-      f'{file.path}: token_embd.weight: expected the embedding, found no such tensor.'
+      f'{file.path}: {family}.vocab_size: expected {embedding.shape[0]}, the rows of '
+      f'token_embd.weight, found {vocab_size}.'
     )
   width = file.need(f'{family}.embedding_length', int)
   heads = file.need(f'{family}.attention.head_count', int)
@@ -95,7 +99,7 @@ def _sizes(file: GGUFFile, family: str) -> _Sizes:
   # What is written is single precision: 1e-6 comes as 9.99999997e-07.
   eps = float(f'{file.need(f"{family}.attention.layer_norm_rms_epsilon", float):.6g}')
   return _Sizes(
-    vocab_size=embedding.shape[0],
+    vocab_size=vocab_size,
     hidden_size=width,
     intermediate_size=file.need(f'{family}.feed_forward_length', int),
     num_hidden_layers=file.need(f'{family}.block_count', int),
@@ -235,10 +239,9 @@ def _gemma2(file: GGUFFile, sizes: _Sizes):
     'attn_logit_softcapping': _soft_cap(file, 'attn'),
     'final_logit_softcapping': _soft_cap(file, 'final'),
     'rope_theta': _rope_base(file, 'gemma2', 10_000.0),
+    'rope_scaling': _rope_scaling(file, 'gemma2'),
     **_gemma(file, sizes, 'gemma2', pattern=2, blocks_of_27b=46),
   }
-  if _rope_scaling(file, 'gemma2') is not None:
-    raise DataError(f'{file.path}: gemma2.rope.scaling.type: expected none of Gemma-2.')
   return config, _gemma_layer(sizes), set()
 
 

@@ -116,9 +116,7 @@ class GGUFFile:
   def _read_header(self):
     found = bytes(self._bytes[:4])
     if found != _MAGIC:
-      raise DataError(
-        f'{self.path}: expected a GGUF file, which begins with {_MAGIC}, not {found}.'
-      )
+      raise DataError(f'{self.path}: expected {_MAGIC} at the start of a GGUF file, found {found}.')
     self._position = 4
     version = self._scalar(4)
     if version not in _VERSIONS:
