@@ -261,7 +261,7 @@ class TwoLetters:
   pieces = (*characters, *map(''.join, itertools.product(characters, repeat=2)))
   vocab_size = len(pieces) + 3
   pad_id, bos_id, stop_id = range(len(pieces), len(pieces) + 3)
-  stop_ids, silent_ids = (stop_id,), (pad_id, bos_id)
+  stop_ids, silent_ids, chat_template = (stop_id,), (pad_id, bos_id), None
 
   def encode(self, text):
     return [self.pieces.index(character) for character in text]

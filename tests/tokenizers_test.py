@@ -85,7 +85,7 @@ class _LibraryTokenizer(gm.text.Gemma2Tokenizer):
 
 
 def test_they_meet_the_protocol(model_file):
-  assert set(TOKENIZERS) == {'characters', 'sentencepiece'}
+  assert set(TOKENIZERS) == {'characters', 'huggingface', 'sentencepiece'}
   for config in [dict(name='characters'), dict(name='sentencepiece', path=str(model_file))]:
     tokenizer = build('tokenizer', config, TOKENIZERS)
     assert isinstance(tokenizer, Tokenizer)
@@ -171,7 +171,7 @@ def test_other_ids_are_named(tmp_path):
   with pytest.raises(ValueError) as error:
     build('tokenizer', dict(name='sentencepiece', path=str(path)), TOKENIZERS)
   assert str(error.value) == (
-    "tokenizer.path: expected a model with Gemma-2's ids {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}, "
+    "tokenizer.path: expected a model with Gemma's ids {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}, "
     f'''got "{path} with {{'pad': 3, 'eos': 2, 'bos': 1, 'unk': 0}}".'''
   )
 
