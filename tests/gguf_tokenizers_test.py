@@ -41,9 +41,9 @@ def test_sentencepiece_merges_by_score(folder_of, texts):
   tokens = [token.replace(' ', tokenizer_cases.SPACE) for token in tokens]
   whole = [t for t, kind in zip(tokens[4:], kinds[4:], strict=True) if kind in (3, 4)]
   scores = [-float(i) for i in range(len(tokens))]
+  define = tokenizer_cases.SentencePieceMerges(tokens, scores, whole)
   for text in texts:
-    expected = tokenizer_cases.sentencepiece_ids(text, tokens, scores, whole)
-    assert tokenizer.encode(text) == expected, repr(text)
+    assert tokenizer.encode(text) == define(text), repr(text)
   assert tokenizer.stop_ids == (1, 5) and tokenizer.vocab_size == len(tokens)
   assert tokenizer.chat_template.prompt([dict(role='user', content='hi')]) == '[hi]'
 
@@ -70,18 +70,17 @@ def words_of():
 def test_byte_level_merges_by_rank(pre, folder_of, texts, words_of):
   tokenizer = HuggingFaceTokenizer(str(folder_of('llama', pre=pre)))
   tokens, _ = gguf_cases.byte_level()
+  define = tokenizer_cases.ByteLevelMerges(
+    tokens,
+    gguf_cases.MERGES,
+    tokens[:3],
+    functools.partial(words_of, pre),
+    gguf_cases.byte_characters(),
+    normal_form='NFC' if pre == 'qwen2' else None,
+    whole_words=pre == 'llama-bpe',
+  )
   for text in texts:
-    expected = tokenizer_cases.byte_level_ids(
-      text,
-      tokens,
-      gguf_cases.MERGES,
-      tokens[:3],
-      functools.partial(words_of, pre),
-      gguf_cases.byte_characters(),
-      normal_form='NFC' if pre == 'qwen2' else None,
-      whole_words=pre == 'llama-bpe',
-    )
-    assert tokenizer.encode(text) == expected, repr(text)
+    assert tokenizer.encode(text) == define(text), repr(text)
   assert tokenizer.bos_id == (1 if pre == 'llama-bpe' else None)
 
 

@@ -62,41 +62,59 @@ def merge(symbols, best):
     symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
 
 
-def sentencepiece_ids(text, tokens, scores, user_defined):
-  """Returns the ids of a text by byte-pair merges of the highest score, with byte fallback."""
-  ids = {token: i for i, token in enumerate(tokens)}
-  longest_first = sorted(user_defined, key=len, reverse=True)
-  pattern = '|'.join(map(re.escape, longest_first)) or '(?!)'
-  found = []
-  for i, part in enumerate(re.split(f'({pattern})', text.replace(' ', SPACE))):
-    if i % 2:
-      found.append(ids[part])
-      continue
-    best = lambda one, other: -scores[ids[one + other]] if one + other in ids else None
-    for symbol in merge(part, best):
-      is_piece = symbol in ids
-      found += [ids[symbol]] if is_piece else [ids[f'<0x{b:02X}>'] for b in symbol.encode()]
-  return found
+class SentencePieceMerges:
+  """From a text to its ids by byte-pair merges of the highest score, with byte fallback."""
+
+  def __init__(self, tokens, scores, user_defined):
+    self._ids, self._scores = {token: i for i, token in enumerate(tokens)}, scores
+    longest_first = sorted(user_defined, key=len, reverse=True)
+    self._whole = re.compile('|'.join(map(re.escape, longest_first)).join('()'))
+
+  def _best(self, one, other):
+    id = self._ids.get(one + other)
+    return None if id is None else -self._scores[id]
+
+  def __call__(self, text):
+    found = []
+    for i, part in enumerate(self._whole.split(text.replace(' ', SPACE))):
+      symbols = [part] if i % 2 else merge(part, self._best)
+      for symbol in symbols:
+        is_piece = symbol in self._ids
+        names = [symbol] if is_piece else [f'<0x{byte:02X}>' for byte in symbol.encode()]
+        found += [self._ids[name] for name in names]
+    return found
 
 
-def byte_level_ids(text, tokens, merges, special, words_of, byte_characters, **options):
-  """Returns the ids of a text by byte-level BPE: words by a regular expression, merges by rank.
+class ByteLevelMerges:
+  """From a text to its ids by byte-level BPE: words by a function, merges by rank."""
 
-  Options: normal_form of Unicode, and whole_words, which are a token without merges.
-  """
-  normal_form, whole_words = options.get('normal_form'), options.get('whole_words', False)
-  ids = {token: i for i, token in enumerate(tokens)}
-  ranks = {tuple(pair.split(' ')): rank for rank, pair in enumerate(merges)}
-  pattern = '|'.join(map(re.escape, special))
-  found = []
-  for i, part in enumerate(re.split(f'({pattern})', text)):
-    if i % 2:
-      found.append(ids[part])
-      continue
-    part = unicodedata.normalize(normal_form, part) if normal_form else part
-    for word in words_of(part):
-      symbols = [byte_characters[byte] for byte in word.encode()]
-      is_whole = whole_words and ''.join(symbols) in ids
-      merged = [''.join(symbols)] if is_whole else merge(symbols, lambda *pair: ranks.get(pair))
-      found += [ids[symbol] for symbol in merged]
-  return found
+  def __init__(self, tokens, merges, special, words_of, byte_characters, **options):
+    """Takes a tokenizer's tables.
+
+    Options: normal_form of Unicode, and whole_words, which are a token without merges.
+    """
+    self._ids = {token: i for i, token in enumerate(tokens)}
+    self._ranks = {tuple(pair.split(' ')): rank for rank, pair in enumerate(merges)}
+    self._special = re.compile('|'.join(map(re.escape, special)).join('()'))
+    self._words_of, self._byte_characters = words_of, byte_characters
+    self._normal_form = options.get('normal_form')
+    self._whole_words = options.get('whole_words', False)
+
+  def _merged(self, word):
+    symbols = [self._byte_characters[byte] for byte in word.encode()]
+    # Some vocabularies lack bytes that no character in use has; what has no token is left out.
+    symbols = [symbol for symbol in symbols if symbol in self._ids]
+    whole = ''.join(symbols)
+    if self._whole_words and whole in self._ids:
+      return [whole]
+    return merge(symbols, lambda *pair: self._ranks.get(pair))
+
+  def __call__(self, text):
+    found = []
+    for i, part in enumerate(self._special.split(text)):
+      if i % 2:
+        found.append(self._ids[part])
+        continue
+      part = unicodedata.normalize(self._normal_form, part) if self._normal_form else part
+      found += [self._ids[s] for word in self._words_of(part) for s in self._merged(word)]
+    return found

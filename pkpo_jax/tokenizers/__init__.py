@@ -1,6 +1,6 @@
 """Tokenizers: text to token ids and back."""
 
-from pkpo_jax.tokenizers.base import Tokenizer
+from pkpo_jax.tokenizers.base import Tokenizer, check_vocabulary
 from pkpo_jax.tokenizers.characters import CharacterTokenizer
 from pkpo_jax.tokenizers.huggingface import HuggingFaceTokenizer
 from pkpo_jax.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -11,6 +11,7 @@ __all__ = [
   'HuggingFaceTokenizer',
   'SentencePieceTokenizer',
   'Tokenizer',
+  'check_vocabulary',
 ]
 
 TOKENIZERS = {
