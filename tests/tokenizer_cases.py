@@ -36,15 +36,16 @@ def random_texts(rng, count):
       if rng.random() < 0.75:
         text += _PIECES[rng.integers(len(_PIECES))]
       else:
-        code = int(rng.choice([rng.integers(32, 127), rng.integers(0x20, 0x3000), _anywhere(rng)]))
-        text += chr(code)
+        codes = [rng.integers(32, 127), rng.integers(0x20, 0x3000), _anywhere(rng)]
+        text += chr(int(rng.choice(codes)))
     texts.append(text)
   return texts
 
 
 def _anywhere(rng):
-  code = int(rng.integers(0x10000 + 0xF0000))
-  return ord('x') if 0xD800 <= code < 0xE000 else code  # No half of a surrogate pair.
+  """Returns any code point but half a surrogate pair, or one that is assigned since this Python."""
+  code = int(rng.integers(sys.maxunicode + 1))
+  return ord('x') if unicodedata.category(chr(code)) in ('Cs', 'Cn') else code
 
 
 def merge(symbols, best):

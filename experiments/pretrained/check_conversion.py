@@ -1,7 +1,7 @@
 """Checks converted folders with transformers, which can also read GGUF files by itself.
 
 Writes the perplexity of the paragraph beside this file, and how far the logits are apart:
-  python experiments/pretrained/check_conversion.py --models=gemma3_270m,smollm2_135m \
+  python -m experiments.pretrained.check_conversion --models=gemma3_270m,smollm2_135m \
     --folders=FOLDER,FOLDER --ggufs=FILE,FILE \
     --output=experiments/pretrained/results/conversion.csv
 
@@ -11,16 +11,17 @@ Made with Python 3.11, torch 2.13.0+cpu, transformers 5.24.0, gguf 0.19.0.
 """
 
 import argparse
-import csv
 import math
 import pathlib
+import time
 
 import torch
 import transformers
 
+from experiments.pretrained import rows
+
+COMMAND = 'python -m experiments.pretrained.check_conversion'
 PARAGRAPH = pathlib.Path(__file__).parent / 'paragraph.txt'
-FIELDS = ['model', 'num_tokens', 'nats_per_token', 'perplexity', 'perplexity_from_gguf']
-FIELDS += ['max_logit_difference', 'max_abs_logit']
 
 
 def logits_and_nats(model, ids):
@@ -60,15 +61,10 @@ def main():
   parser.add_argument('--folders', type=split, required=True)
   parser.add_argument('--ggufs', type=split, required=True)
   parser.add_argument('--output', type=pathlib.Path, required=True)
-  args = parser.parse_args()
+  args, start = parser.parse_args(), time.monotonic()
   ggufs = map(pathlib.Path, args.ggufs)
-  rows = [check(*each) for each in zip(args.models, args.folders, ggufs, strict=True)]
-  args.output.parent.mkdir(parents=True, exist_ok=True)
-  with args.output.open('w', newline='', encoding='utf-8') as file:
-    writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-  print(args.output.read_text(encoding='utf-8'))
+  found = [check(*each) for each in zip(args.models, args.folders, ggufs, strict=True)]
+  rows.write(args.output, found, COMMAND, {'models': args.models}, None, time.monotonic() - start)
 
 
 if __name__ == '__main__':
