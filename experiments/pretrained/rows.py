@@ -9,18 +9,23 @@ import platform
 import subprocess
 
 
+def _git(*arguments):
+  run = subprocess.run(['git', *arguments], capture_output=True, text=True, check=True)
+  return run.stdout.strip()
+
+
 def write(path, rows, command, config, seed, wall_seconds):
   """Writes rows as `experiments.results.write_rows`, and which packages stood in for jax."""
   packages = ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'gguf')
   versions = ' '.join(f'{name} {importlib.metadata.version(name)}' for name in packages)
-  commit = subprocess.run(
-    ['git', 'describe', '--always', '--dirty'], capture_output=True, text=True, check=True
-  )
+  commit = _git('rev-parse', '--short', 'HEAD')
+  not_results = ['.', ':(exclude,glob)experiments/**/results/**']
+  is_changed = _git('status', '--porcelain', '--untracked-files=no', '--', *not_results)
   provenance = {
     'command': command,
     'config': json.dumps(config),
     'seed': 'none' if seed is None else seed,
-    'commit': commit.stdout.strip(),
+    'commit': f'{commit}+dirty' if is_changed else commit,
     'hardware': f'{os.cpu_count()} CPUs, {platform.machine()}',
     'jax': f'none; {versions}',
     'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d'),
