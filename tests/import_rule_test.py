@@ -122,7 +122,7 @@ def test_import_of_the_trainer_leaves_out_what_only_gemma_needs():
   program = """
 import sys
 import pkpo_jax.train
-heavy = {'gemma', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow'}
+heavy = {'gemma', 'gguf', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow', 'tokenizers'}
 print(*sorted(heavy & set(sys.modules)))
 """
   run = subprocess.run(

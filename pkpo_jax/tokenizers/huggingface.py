@@ -85,7 +85,11 @@ class HuggingFaceTokenizer:
     self.chat_template = read_chat_template(file.parent, first, *chat)
 
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of a text; special tokens in it are one id each."""
+    """Returns the ids of a text; special tokens in it are one id each.
+
+    A vocabulary may lack bytes that only unassigned characters have, as SmolLM2's does: the package
+    leaves those out.
+    """
     return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def decode(self, ids: Iterable[int] | np.ndarray) -> str:
