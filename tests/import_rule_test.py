@@ -17,9 +17,9 @@ LAYERS = [
   {'types', 'weights', 'groups'},
   {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'settings', 'workdir'},
-  {'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
+  {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
-  {'policies', 'tasks'},
+  {'policies', 'pretrained', 'tasks'},
   {'curves', 'prepare', 'sample_writer', 'train_step'},
   {'parts', 'rollouts'},
   {'flags', 'run'},
@@ -122,7 +122,7 @@ def test_import_of_the_trainer_leaves_out_what_only_gemma_needs():
   program = """
 import sys
 import pkpo_jax.train
-heavy = {'gemma', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow'}
+heavy = {'gemma', 'gguf', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow', 'tokenizers'}
 print(*sorted(heavy & set(sys.modules)))
 """
   run = subprocess.run(

@@ -2,8 +2,10 @@
 
 import pytest
 
-from pkpo_jax.tasks.prompts import make_format
+from pkpo_jax.tasks import prompts
+from pkpo_jax.tokenizers import CharacterTokenizer
 
+make_format = lambda name: prompts.make_format(name, CharacterTokenizer())
 EXAMPLES = [('2+3', '5'), ('4+4', '8')]
 
 
@@ -49,5 +51,9 @@ def test_an_example_reads_as_a_question_with_its_answer():
 
 
 def test_an_unknown_format_is_named():
-  with pytest.raises(ValueError, match=r"prompt_format: expected one of \[.*'few_shot'.*'chat'"):
+  with pytest.raises(
+    ValueError, match=r"prompt_format: expected one of \[.*'chat'.*'few_shot'.*'talk'"
+  ):
+    make_format('talk')
+  with pytest.raises(ValueError, match=r"prompt_format: .* or a chat template .*, got 'chat'."):
     make_format('chat')

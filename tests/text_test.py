@@ -261,7 +261,7 @@ class TwoLetters:
   pieces = (*characters, *map(''.join, itertools.product(characters, repeat=2)))
   vocab_size = len(pieces) + 3
   pad_id, bos_id, stop_id = range(len(pieces), len(pieces) + 3)
-  stop_ids, silent_ids = (stop_id,), (pad_id, bos_id)
+  stop_ids, silent_ids, chat_template = (stop_id,), (pad_id, bos_id), None
 
   def encode(self, text):
     return [self.pieces.index(character) for character in text]
@@ -393,3 +393,13 @@ def test_a_completion_may_have_the_token_0():
   assert task.is_truncated(rollout_of([[[0]]])).all()
   demonstrations = encode_completions(tokenizer, prompts, [['\ncat'], ['dog\n']], 7)
   assert task.verdicts(prompts, demonstrations) == verdicts
+
+
+def test_a_prompt_of_a_model_without_a_first_token_begins_with_its_text():
+  """And a token 0 that is a letter is kept where the mask is True."""
+  tokenizer = CharacterTokenizer()
+  tokenizer.bos_id, tokenizer.encode = None, lambda text: [ord(c) - ord('a') for c in text]
+  tokens, mask = encode_prompts(tokenizer, ['cab', 'a'])
+  assert [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)] == [[2, 0, 1], [0]]
+  with pytest.raises(ValueError, match="prompt: expected at least one token, .*, got ''."):
+    encode_prompts(tokenizer, [''])

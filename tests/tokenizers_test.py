@@ -2,6 +2,7 @@
 
 import enum
 import io
+import json
 import random
 import re
 import string
@@ -14,7 +15,13 @@ import sentencepiece
 from gemma import gm
 
 from pkpo_jax.settings import build
-from pkpo_jax.tokenizers import TOKENIZERS, CharacterTokenizer, SentencePieceTokenizer, Tokenizer
+from pkpo_jax.tokenizers import (
+  TOKENIZERS,
+  CharacterTokenizer,
+  SentencePieceTokenizer,
+  Tokenizer,
+  check_vocabulary,
+)
 
 WORDS = 'the quick brown fox jumps over a lazy dog number 12 345 plus is héllo wörld , . ='.split()
 TEXTS = [
@@ -85,12 +92,38 @@ class _LibraryTokenizer(gm.text.Gemma2Tokenizer):
 
 
 def test_they_meet_the_protocol(model_file):
-  assert set(TOKENIZERS) == {'characters', 'sentencepiece'}
+  assert set(TOKENIZERS) == {'characters', 'huggingface', 'sentencepiece'}
   for config in [dict(name='characters'), dict(name='sentencepiece', path=str(model_file))]:
     tokenizer = build('tokenizer', config, TOKENIZERS)
     assert isinstance(tokenizer, Tokenizer)
     assert (tokenizer.bos_id, tokenizer.stop_ids[0]) == (2, 1)
     assert all(i < tokenizer.vocab_size for i in tokenizer.stop_ids)
+
+
+@pytest.mark.parametrize(
+  'config, problem',
+  [
+    ({}, None),
+    (dict(vocab_size=128, eos_token_id=1), None),
+    (dict(vocab_size=1152, eos_token_id=[1]), None),
+    (dict(text_config=dict(vocab_size=200)), None),
+    (dict(vocab_size=1153), 'vocab_size: expected 128, .* or up to 1024 more, found 1153'),
+    (dict(vocab_size=127), 'vocab_size: expected 128, .*, found 127'),
+    (dict(text_config=dict(vocab_size=9999)), 'vocab_size: .*, found 9999'),
+    (
+      dict(vocab_size=128, eos_token_id=[1, 7]),
+      r'eos_token_id: expected some of \(1,\), .* found 7',
+    ),
+  ],
+)
+def test_a_vocabulary_of_another_model_is_named(config, problem, tmp_path):
+  check_vocabulary(CharacterTokenizer(), tmp_path)
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  if problem is None:
+    check_vocabulary(CharacterTokenizer(), tmp_path)
+  else:
+    with pytest.raises(ValueError, match=f'config.json: {problem}.*: the tokenizer is of another'):
+      check_vocabulary(CharacterTokenizer(), tmp_path)
 
 
 # Characters.
@@ -171,7 +204,7 @@ def test_other_ids_are_named(tmp_path):
   with pytest.raises(ValueError) as error:
     build('tokenizer', dict(name='sentencepiece', path=str(path)), TOKENIZERS)
   assert str(error.value) == (
-    "tokenizer.path: expected a model with Gemma-2's ids {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}, "
+    "tokenizer.path: expected a model with Gemma's ids {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}, "
     f'''got "{path} with {{'pad': 3, 'eos': 2, 'bos': 1, 'unk': 0}}".'''
   )
 

@@ -89,8 +89,8 @@ class MazeTask(TextProblems):
       max_moves: greatest length of the shortest way.
       demonstration_noise: chance that a demonstration has a random move in place of a right one.
       prompt_format: None shows the maze alone and takes the whole answer for moves, for models
-        made here; one of `pkpo_jax.tasks.prompts.FORMATS` comes with an instruction, and the moves
-        are in the answer's last box.
+        made here; one of `pkpo_jax.tasks.prompts.FORMATS`, or 'chat', comes with an instruction,
+        and the moves are in the answer's last box.
     """
     expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
     problems = distinct_mazes(seed, num_train, num_held_out, size, wall_share, min_moves, max_moves)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pkpo_jax.chat import ChatTemplate
+from pkpo_jax.errors import expect
 from pkpo_jax.settings import lookup
+from pkpo_jax.tokenizers import Tokenizer
 
 
 class PromptFormat(NamedTuple):
@@ -68,6 +71,51 @@ FORMATS = {
 }
 
 
-def make_format(name: str) -> PromptFormat:
-  """Returns FORMATS[name]; raises ValueError that lists them if there is none."""
-  return lookup('prompt_format', name, FORMATS)
+class ChatFormat(NamedTuple):
+  """The chat template that comes with the model's tokenizer; only a token ends an answer."""
+
+  template: ChatTemplate
+  stop: None = None
+
+  def prompt(
+    self, question: str, instruction: str = '', examples: Sequence[tuple[str, str]] = ()
+  ) -> str:
+    """Returns a chat of the examples and the question, as `PromptFormat.prompt`.
+
+    Raises:
+      DataError: if the template does not make a text of it; see `ChatTemplate.prompt`.
+    """
+    messages, head = [], f'{instruction}\n\n' if instruction else ''
+    for one, answer in examples:
+      messages += [_message('user', head + one), _message('assistant', answer)]
+      head = ''
+    return self.template.prompt([*messages, _message('user', head + question)])
+
+  def completion(self, text: str) -> tuple[str, bool]:
+    """Returns the text; its end is not in there."""
+    return text, False
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+  return {'role': role, 'content': content}
+
+
+CHAT = 'chat'  # The format that the tokenizer brings.
+
+
+def make_format(name: str, tokenizer: Tokenizer) -> PromptFormat | ChatFormat:
+  """Returns FORMATS[name], or the tokenizer's own for 'chat'.
+
+  Raises:
+    FieldError: if there is none of this name; lists them.
+  """
+  if name != CHAT:
+    return lookup('prompt_format', name, {**FORMATS, CHAT: None})
+  expect(
+    tokenizer.chat_template is not None,
+    'prompt_format',
+    f'one of {sorted(FORMATS)}, or a chat template beside the tokenizer or in '
+    'policy.tokenizer.chat_template',
+    name,
+  )
+  return ChatFormat(tokenizer.chat_template)

@@ -68,7 +68,8 @@ class TextProblems(TextTask):
       tokenizer: the policy's.
       problems: those to train on, then those held out.
       num_held_out: how many are held out.
-      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, which says where completions end.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, which says where completions end, or
+        'chat', the tokenizer's own chat template.
       max_prompt_tokens: problems with longer prompts are left out, and counted in a line that is
         printed; None keeps all.
 
@@ -76,7 +77,7 @@ class TextProblems(TextTask):
       ValueError: if no problem to train on is left.
     """
     super().__init__(tokenizer)
-    self._format = make_format(prompt_format)
+    self._format = make_format(prompt_format, tokenizer)
     ids = [encode_prompt(self.tokenizer, self.prompt_text(problem)) for problem in problems]
     limit = max_prompt_tokens or max(map(len, ids))
     kept = [len(row) <= limit for row in ids]
@@ -241,8 +242,11 @@ def encode_prompts(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarr
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-  """Returns the ids of the beginning of sequence and of a text."""
-  return [tokenizer.bos_id, *tokenizer.encode(text)]
+  """Returns the ids of the beginning of sequence, if the model has one, and of a text."""
+  begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  ids = begin + tokenizer.encode(text)
+  expect(bool(ids), 'prompt', 'at least one token, as no other begins a text', text)
+  return ids
 
 
 def pad_prompts(encoded: Iterable[list[int]]) -> tuple[np.ndarray, np.ndarray]:

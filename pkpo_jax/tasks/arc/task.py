@@ -78,7 +78,7 @@ class ArcTask(TextProblems):
       held_out_share: easy: share of the tasks that are held out, with all of their test inputs.
       split_seed: easy: of which tasks are held out.
       reward: 'exact', 1 for the right grid, else 0; or 'cells', the share of right cells.
-      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, or 'chat'; see `TextProblems`.
       max_prompt_tokens: problems with longer prompts are left out, and counted in a line that is
         printed; None keeps all.
     """

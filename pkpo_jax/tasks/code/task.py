@@ -84,7 +84,7 @@ class CodeProblems(TextProblems):
         one that the question shows fails: what passes the shown tests alone, such as a constant,
         earns nothing. Problems of MBPP all of whose tests are shown cannot be judged so and are
         left out. With 'all' they stay, and a table of the shown answers is right.
-      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, or 'chat'; see `TextProblems`.
       max_prompt_tokens: see `TextProblems`.
       num_workers: processes that run tests.
       deadline_s: seconds for one completion.

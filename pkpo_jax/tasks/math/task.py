@@ -73,7 +73,7 @@ class MathProblems(TextProblems):
       source: file or folder with the published files, needed the first time; 'samples' takes a few
         dozen problems of our own in their format, which come with this package.
       data_dir: folder of prepared data sets.
-      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, or 'chat'; see `TextProblems`.
       num_examples: how many of EXAMPLES stand before the problem.
       max_prompt_tokens: see `TextProblems`.
       num_workers: processes that compare answers.

@@ -48,7 +48,7 @@ class PuzzlesTask(TextProblems):
       seed: of the puzzles.
       num_workers: processes that score answers.
       deadline_s: seconds for one answer.
-      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`.
+      prompt_format: one of `pkpo_jax.tasks.prompts.FORMATS`, or 'chat'; see `TextProblems`.
       max_prompt_tokens: puzzles with longer prompts are left out, too; None keeps all.
     """
     check_names(names)
