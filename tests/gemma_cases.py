@@ -34,7 +34,7 @@ ARCHITECTURES = {
 
 def make_model(config, lora_rank: int | None = None, **options) -> Transformer:
   """Returns the model of a config of the library."""
-  lora = None if lora_rank is None else Lora(lora_rank, lora_rank, tuple(LINEAR))
+  lora = None if lora_rank is None else Lora(lora_rank, float(lora_rank), tuple(LINEAR))
   return Transformer(gemma.Gemma(config), lora=lora, **options)
 
 

@@ -78,7 +78,7 @@ class LanguageModel(Policy):
     expect(log_prob_chunk >= 1, 'log_prob_chunk', 'at least 1', log_prob_chunk)
     lora = None
     if lora_rank is not None:
-      lora = Lora(lora_rank, lora_rank if lora_alpha is None else lora_alpha, lora_targets)
+      lora = Lora(lora_rank, float(lora_rank) if lora_alpha is None else lora_alpha, lora_targets)
     self.architecture = architecture_of(preset, weights)
     vocab_size = task.tokenizer.vocab_size
     expect(
