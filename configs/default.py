@@ -122,7 +122,7 @@ def schedule(name: str, **fields) -> ConfigDict:
 
 
 def eval_policy() -> ConfigDict:
-  """What config.eval.policy can change of `gemma2`; None leaves it as it is in config.policy."""
+  """What config.eval.policy can change of a language model; None leaves it as in config.policy."""
   config = ConfigDict()
   config.max_new_tokens = config_dict.placeholder(int)
   config.temperature = config_dict.placeholder(float)  # 0 is greedy.

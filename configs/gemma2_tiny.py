@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = default.get_config()
   config.num_train_steps = 300
   config.task = default.task('copy')
-  config.policy = default.policy('gemma2')
+  config.policy = default.policy('language_model')
   config.policy.max_new_tokens = 4  # Three letters and the end.
 
   config.rollout.num_prompts = 16

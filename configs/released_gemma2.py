@@ -48,7 +48,7 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
   config.num_train_steps = 3000
   config.task = task
 
-  config.policy = default.policy('gemma2')
+  config.policy = default.policy('language_model')
   config.policy.tokenizer = default.tokenizer('sentencepiece')
   config.policy.tokenizer.path = 'weights/tokenizer.model'
   config.policy.preset = preset

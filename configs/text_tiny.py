@@ -27,7 +27,7 @@ def make_config(
   config = default.get_config()
   config.num_train_steps = num_train_steps
   config.task = task
-  config.policy = default.policy('gemma2')
+  config.policy = default.policy('language_model')
   config.policy.max_new_tokens = max_new_tokens
 
   config.rollout.num_prompts = 16

@@ -1,7 +1,7 @@
 """The jitted sampler: one prefill a prompt, then tokens one by one with a key-value cache.
 
-Pure functions of a model like `pkpo_jax.models.gemma.Gemma2`. The random numbers of a completion
-come from its own key alone, so it does not depend on what else is in the batch.
+Pure functions of a model like `pkpo_jax.models.transformer.Transformer`. The random numbers of a
+completion come from its own key alone, so it does not depend on what else is in the batch.
 """
 
 import math
@@ -54,7 +54,7 @@ def sample(
   completions have ended.
 
   Args:
-    model: a Gemma2.
+    model: a Transformer.
     params: its parameters.
     prompt_tokens: `[P, T]`, padded on the left.
     prompt_mask: `[P, T]` True where a prompt has a token.

@@ -41,7 +41,7 @@ def parsed():
     # The name comes first in meaning wherever it stands.
     (['task.noise=0.5', 'task.name=safe_risky'], {'task.noise': 0.5}),
     (
-      ['task.name=maze', 'policy.name=gemma2', 'policy.lora_rank=4'],
+      ['task.name=maze', 'policy.name=language_model', 'policy.lora_rank=4'],
       {
         'task.num_arms': None,
         'policy.preset': 'gemma2_tiny',
@@ -52,7 +52,7 @@ def parsed():
     ),
     (
       [
-        'policy.name=gemma2',
+        'policy.name=language_model',
         'policy.tokenizer.name=sentencepiece',
         'policy.tokenizer.path=a/tokenizer.model',
       ],

@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 from gemma import gm
 
+from pkpo_jax import models
 from pkpo_jax.models import gemma
+from pkpo_jax.models.lora import Lora
+from pkpo_jax.models.recipes import LINEAR
+from pkpo_jax.models.transformer import Transformer
 
 # Windows and soft caps that short sequences of small models reach.
 SMALL = dataclasses.replace(
@@ -28,8 +32,20 @@ ARCHITECTURES = {
 }
 
 
+def make_model(config, lora_rank: int | None = None, **options) -> Transformer:
+  """Returns the model of a config of the library."""
+  lora = None if lora_rank is None else Lora(lora_rank, float(lora_rank), tuple(LINEAR))
+  return Transformer(gemma.Gemma(config), lora=lora, **options)
+
+
+def name_preset(monkeypatch, config, name: str = 'small') -> None:
+  """Makes a config of the library a preset of that name."""
+  monkeypatch.setitem(models.PRESETS, name, 'gemma2')
+  monkeypatch.setitem(gemma.PRESETS, name, config)
+
+
 @functools.cache
-def random_params(model: gemma.Gemma2, seed: int = 0):
+def random_params(model: Transformer, seed: int = 0):
   """Returns parameters far from the nearly uniform initial policy."""
   params = model.init(jax.random.key(seed))
   leaves, treedef = jax.tree.flatten(params)

@@ -12,7 +12,7 @@ from gemma import gm
 
 from pkpo_jax.models import gemma
 from pkpo_jax.policies.language_model import chunked_log_probs_and_entropy, completion_hidden
-from tests.gemma_cases import ARCHITECTURES, SMALL, library_logits, random_params
+from tests.gemma_cases import ARCHITECTURES, SMALL, library_logits, make_model, random_params
 
 LIBRARY = {
   'gemma2_2b': gm.nn.Gemma2_2B,
@@ -38,7 +38,7 @@ def _completion_logits(model, params, prompts, completions, prompt_mask=None):
 
 @pytest.mark.parametrize('name', LIBRARY)
 def test_released_sizes_have_the_librarys_parameters(name):
-  ours = jax.eval_shape(gemma.Gemma2(gemma.PRESETS[name]).init, jax.random.key(0))
+  ours = jax.eval_shape(make_model(gemma.PRESETS[name]).init, jax.random.key(0))
   library = LIBRARY[name]()
   tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
   theirs = jax.eval_shape(library.init, jax.random.key(0), tokens)['params']
@@ -49,7 +49,7 @@ def test_released_sizes_have_the_librarys_parameters(name):
 def test_a_small_preset_has_what_the_real_ones_have(name, size):
   """Embeddings, and in a layer queries, keys and values, output, gates, hidden units and norms."""
   tiny, real = gemma.PRESETS[name], gemma.PRESETS['gemma2_2b']
-  params = jax.eval_shape(gemma.Gemma2(tiny).init, jax.random.key(0))
+  params = jax.eval_shape(make_model(tiny).init, jax.random.key(0))
   width, heads = tiny.embed_dim, 2 * (tiny.num_heads + tiny.num_kv_heads) * tiny.head_dim
   layer = width * (heads + 3 * tiny.hidden_dim + 4)
   counted = width * (tiny.num_embed + 1) + tiny.num_layers * layer
@@ -65,7 +65,7 @@ def test_a_small_preset_has_what_the_real_ones_have(name, size):
 def test_logits_are_the_librarys(architecture):
   """With the prompt read once and its completions on it, past the window, at every split."""
   config = ARCHITECTURES[architecture]
-  model = gemma.Gemma2(config)
+  model = make_model(config)
   params = random_params(model)
   rows = _tokens(6, 17)
   expected = np.asarray(library_logits(config, params['weights'], rows))
@@ -80,7 +80,7 @@ def test_logits_are_the_librarys(architecture):
 
 
 def test_padding_on_the_left_changes_nothing():
-  model = gemma.Gemma2(SMALL)
+  model = make_model(SMALL)
   params = random_params(model)
   prompts, completions = _tokens(2, 7), _tokens(2, 3, 9, seed=1)
   expected = _completion_logits(model, params, prompts, completions)
@@ -94,7 +94,7 @@ def test_padding_on_the_left_changes_nothing():
 
 def test_decoding_with_a_cache_is_the_full_forward_pass():
   """Eleven tokens go twice round the cache of a local layer, which has five slots."""
-  model = gemma.Gemma2(SMALL)
+  model = make_model(SMALL)
   params = random_params(model)
   prompts, completions = _tokens(2, 7).at[0, :4].set(0), _tokens(2, 3, 12, seed=1)
   expected = _completion_logits(model, params, prompts, completions)
@@ -114,10 +114,10 @@ def test_decoding_with_a_cache_is_the_full_forward_pass():
 
 def test_tokens_beyond_the_vocabulary_have_no_probability():
   """The released tables have 128 rows more than the tokenizer has tokens."""
-  model = gemma.Gemma2(SMALL, vocab_size=20)
+  model = make_model(SMALL, vocab_size=20)
   params = random_params(model)
   logits = _completion_logits(model, params, _tokens(2, 7), _tokens(2, 3, 9))
-  whole = _completion_logits(gemma.Gemma2(SMALL), params, _tokens(2, 7), _tokens(2, 3, 9))
+  whole = _completion_logits(make_model(SMALL), params, _tokens(2, 7), _tokens(2, 3, 9))
   np.testing.assert_allclose(logits[..., :20], whole[..., :20], atol=1e-5)
   np.testing.assert_array_equal(jax.nn.softmax(logits)[..., 20:], 0)
 
@@ -135,7 +135,7 @@ def _loss(model, params, prompts, completions, chunk=4):
 def test_rematerialisation_gives_the_same_gradient_in_less_memory():
   """Peak memory from the compiler, for more layers than the tests' model has."""
   config = dataclasses.replace(SMALL, attention_types=SMALL.attention_types * 3)
-  plain, remat = gemma.Gemma2(config), gemma.Gemma2(config, remat=True)
+  plain, remat = make_model(config), make_model(config, remat=True)
   params = random_params(plain)
   prompts, completions = _tokens(2, 7), _tokens(2, 4, 40, seed=1)
   results, peaks = [], []
@@ -150,7 +150,7 @@ def test_rematerialisation_gives_the_same_gradient_in_less_memory():
 
 @pytest.mark.parametrize('chunk', [1, 4, 10, 100])
 def test_chunked_log_probs_are_those_of_all_logits_at_once(chunk):
-  model = gemma.Gemma2(SMALL)
+  model = make_model(SMALL)
   params = random_params(model)
   hidden, tokens = jax.random.normal(jax.random.key(0), (2, 3, 10, 32)), _tokens(2, 3, 10)
   weight = jax.random.normal(jax.random.key(1), (2, 2, 3, 10))
@@ -186,7 +186,7 @@ def test_chunked_log_probs_never_hold_all_logits():
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
 def test_adapters_added_into_the_weights_are_the_same_function(architecture):
-  model = gemma.Gemma2(ARCHITECTURES[architecture], lora_rank=3)
+  model = make_model(ARCHITECTURES[architecture], lora_rank=3)
   params = random_params(model)
   prompts, completions = _tokens(2, 7), _tokens(2, 3, 9)
   apart = _completion_logits(model, params, prompts, completions)
@@ -199,18 +199,18 @@ def test_adapters_added_into_the_weights_are_the_same_function(architecture):
 
 
 def test_fresh_adapters_change_nothing_and_every_matrix_has_one():
-  model = gemma.Gemma2(SMALL, lora_rank=2)
+  model = make_model(SMALL, lora_rank=2)
   params = model.init(jax.random.key(0))
   jax.tree.map(np.testing.assert_array_equal, model.merge(params)['weights'], params['weights'])
   # q, kv, output, gating, linear in each of two layers, two factors each.
   assert len(jax.tree.leaves(params['adapters'])) == 2 * 5 * 2
-  plain = gemma.Gemma2(SMALL).init(jax.random.key(0))
+  plain = make_model(SMALL).init(jax.random.key(0))
   assert _shapes(params['weights']) == _shapes(plain['weights'])
 
 
 def test_bfloat16():
   """Matrices and activations are half precision; norms' scales and logits are float32."""
-  model, exact = gemma.Gemma2(SMALL, dtype=jnp.bfloat16), gemma.Gemma2(SMALL)
+  model, exact = make_model(SMALL, dtype=jnp.bfloat16), make_model(SMALL)
   params = random_params(model)
   for leaf in jax.tree.leaves(params):
     assert leaf.dtype == (jnp.bfloat16 if leaf.ndim > 1 else jnp.float32)
@@ -225,7 +225,7 @@ def test_bfloat16():
 @pytest.mark.parametrize('name', gemma.PRESETS)
 def test_every_matrix_has_a_place_on_the_mesh(name):
   """All but norms match one rule, of their rank, and the axes divide evenly over 2 x 2."""
-  model = gemma.Gemma2(gemma.PRESETS[name])
+  model = make_model(gemma.PRESETS[name])
   params = jax.eval_shape(model.init, jax.random.key(0))
   for path, leaf in jax.tree.leaves_with_path(params):
     path = jax.tree_util.keystr(path, simple=True, separator='/')

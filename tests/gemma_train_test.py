@@ -15,14 +15,14 @@ from pkpo_jax.metrics import read_metrics
 from pkpo_jax.models import gemma
 from pkpo_jax.run import make_run
 from pkpo_jax.train import train
-from tests.gemma_cases import SMALL, random_params
+from tests.gemma_cases import SMALL, make_model, name_preset, random_params
 
 
 @pytest.fixture(autouse=True, scope='module')
 def small_preset():
   """The characters' tokenizer has 128 tokens."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(gemma.PRESETS, 'small', dataclasses.replace(SMALL, num_embed=128))
+    name_preset(patch, dataclasses.replace(SMALL, num_embed=128))
     yield
 
 
@@ -178,7 +178,7 @@ def test_bfloat16_with_float32_masters(tmp_path):
 
 def test_a_run_starts_from_released_weights(tmp_path):
   """Written by the gemma library; a step size of next to nothing leaves them as they are."""
-  weights = random_params(gemma.Gemma2(gemma.PRESETS['small']))['weights']
+  weights = random_params(make_model(gemma.PRESETS['small']))['weights']
   gm.ckpts.save_params(weights, tmp_path / 'released', wait_until_finished=True)
   config = _config(
     **{

@@ -245,11 +245,10 @@ def test_fields_out_of_range(field, value, message):
 
 def test_gemma_samples_what_the_exact_objective_says(tmp_path, monkeypatch):
   """After a short warm start; teacher forcing of the strings and their end against sampling."""
-  from pkpo_jax.models import gemma
   from pkpo_jax.train import train
-  from tests.gemma_cases import SMALL
+  from tests.gemma_cases import SMALL, name_preset
 
-  monkeypatch.setitem(gemma.PRESETS, 'small', dataclasses.replace(SMALL, num_embed=128))
+  name_preset(monkeypatch, dataclasses.replace(SMALL, num_embed=128))
   config = hidden_answer_tiny.get_config('warm_quick')
   config.update_from_flattened_dict(
     {

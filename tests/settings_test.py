@@ -50,7 +50,11 @@ def _with(overrides, config=None):
       ['policy.name', 'softmax_bandit', 'gaussian'],
     ),
     ({'task': {'name': 'parabola'}}, ValueError, ['policy.name', 'gaussian', 'softmax_bandit']),
-    ({'policy': {'name': 'gemma2'}}, ValueError, ['policy.name', 'softmax_bandit', 'gemma2']),
+    (
+      {'policy': {'name': 'language_model'}},
+      ValueError,
+      ['policy.name', 'softmax_bandit', 'language_model'],
+    ),
     (
       {'policy': {'name': 'softmax_bandit', 'tokenizer': {'name': 'characters'}}},
       ValueError,

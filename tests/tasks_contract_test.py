@@ -10,7 +10,6 @@ import pytest
 from configs import default
 from pkpo_jax.curves import curve, outcomes_of
 from pkpo_jax.errors import FieldError
-from pkpo_jax.models import gemma
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import build
@@ -19,12 +18,12 @@ from pkpo_jax.tasks.base import Task
 from pkpo_jax.tasks.grades import Verdict
 from pkpo_jax.tokenizers import CharacterTokenizer
 from tests.datasets_sources import arc_task, write_arc, write_json
-from tests.gemma_cases import SMALL
+from tests.gemma_cases import SMALL, name_preset
 
 NUM_PROMPTS, NUM_SAMPLES, KS = 4, 3, (1, 2, 3)
 KEY = jax.random.key(0)
 
-POLICY_OF = {'text': 'gemma2', 'arms': 'softmax_bandit', 'numbers': 'gaussian'}
+POLICY_OF = {'text': 'language_model', 'arms': 'softmax_bandit', 'numbers': 'gaussian'}
 # Changes of the defaults, for small problems. A task that is small by default needs no line.
 CASES = {
   'arc': {'easy': False, 'prompt_format': 'plain'},
@@ -65,7 +64,7 @@ def case(request, tmp_path_factory):
   config.rollout.num_prompts, config.rollout.num_samples = NUM_PROMPTS, NUM_SAMPLES
   config.advantage.k, config.eval.num_prompts = 2, 2
   with pytest.MonkeyPatch.context() as patched:
-    patched.setitem(gemma.PRESETS, 'small', dataclasses.replace(SMALL, num_embed=128))
+    name_preset(patched, dataclasses.replace(SMALL, num_embed=128))
     if TASKS[name].completions == 'text':
       config.policy.preset = 'small'
     run = make_run(config)
@@ -262,7 +261,7 @@ def test_a_policy_of_another_kind_is_refused_by_name(kind):
   config = default.get_config()
   config.task = default.task('copy' if kind != 'text' else 'parabola')
   config.policy = default.policy(POLICY_OF[kind])
-  suited = 'gemma2' if kind != 'text' else 'gaussian'
+  suited = 'language_model' if kind != 'text' else 'gaussian'
   with pytest.raises(ValueError, match=rf"policy.name: expected one of \['{suited}'\] for this"):
     make_run(config)
 
@@ -273,7 +272,7 @@ def test_a_tokenizer_is_for_text_alone():
     config.policy.tokenizer = default.tokenizer('characters')
   with pytest.raises(ValueError, match='policy.tokenizer: expected none'):
     make_run(config)
-  config.task, config.policy = default.task('copy'), default.policy('gemma2')
+  config.task, config.policy = default.task('copy'), default.policy('language_model')
   config.policy.tokenizer.name = 'letters'
   with pytest.raises(ValueError, match="policy.tokenizer.name: .*'characters'.*'letters'"):
     make_run(config)

@@ -1,37 +1,40 @@
-"""Gemma-2 through the gemma library's own modules, for groups of completions that share a prompt.
+"""Gemma-2 and Gemma-3 through the gemma library's own modules.
 
 The only importer of `gemma`, which takes seconds and brings TensorFlow: nothing else imports this
-module at its top.
-
-Parameters are those of the library, so released weights load unchanged; what is written here is
-what it lacks. Keys and values come in two parts: those of the prompt, stored once for its N
-completions, and those of each completion. Sampling and training run the same code.
+module at its top. Parameters are those of the library, so released weights load unchanged.
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping
-from typing import Any
+import os
+from typing import Any, override
 
-import flax.struct
-import jax
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
+
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from flax import traverse_util
-from gemma import gm, peft
+from gemma import gm
 from gemma.gm import math as gm_math
-from jax import lax
 from jax.sharding import PartitionSpec
-from jaxtyping import Bool, Float, Int
 
+from pkpo_jax.models import recipes
+from pkpo_jax.models.architecture import Architecture
+from pkpo_jax.models.attention import capped
+from pkpo_jax.models.config_file import ConfigFile
+from pkpo_jax.models.folders import drop_tied_head
+from pkpo_jax.models.recipes import Recipe, Stored
+
+Config = gm.nn.config.TransformerConfig
+_Scale = gm.nn.config.QueryPreAttentionNormalisation
 _LOCAL, _GLOBAL = gm.nn.AttentionType.LOCAL_SLIDING, gm.nn.AttentionType.GLOBAL
-# The position of padding and of empty cache slots: after every query, so that none attends there.
-NOWHERE = 2**30
-_MASKED = -(2.0**100)  # A logit that no softmax in float32 sees.
-# Exponentials up to this one, their sums and one over these are finite float32 numbers.
-_LARGEST_EXPONENT = 70
 
-_TINY = gm.nn.config.TransformerConfig(
+# The gemma library pads the embedding of Gemma-2 to this many rows, none of which is a token;
+# Hugging Face stores the tokens alone.
+_PADDED_VOCAB_SIZE, _VOCAB_SIZE = 256_128, 256_000
+# Hugging Face has 64 rows more for Gemma-3 with images, none of which is a token of a text.
+_IMAGES_VOCAB_SIZE, _TEXT_VOCAB_SIZE = 262_208, 262_144
+
+_GEMMA2_TINY = Config(
   num_embed=128,
   embed_dim=128,
   hidden_dim=512,
@@ -45,313 +48,256 @@ _TINY = gm.nn.config.TransformerConfig(
   use_post_attn_norm=True,
   use_post_ffw_norm=True,
 )
-_MICRO = dataclasses.replace(
-  _TINY, embed_dim=64, hidden_dim=256, head_dim=16, attention_types=_TINY.attention_types[:2]
+_GEMMA2_MICRO = dataclasses.replace(
+  _GEMMA2_TINY,
+  embed_dim=64,
+  hidden_dim=256,
+  head_dim=16,
+  attention_types=_GEMMA2_TINY.attention_types[:2],
 )
+_GEMMA3_MICRO = dataclasses.replace(
+  _GEMMA2_MICRO,
+  attn_logits_soft_cap=None,
+  final_logit_softcap=None,
+  use_qk_norm=True,
+  transpose_gating_einsum=True,
+  global_base_frequency=1_000_000,
+  global_scale_factor=8.0,
+)
+
+
+def _text_only(model: type[gm.nn.Transformer]) -> Config:
+  return dataclasses.replace(model.config, vision_encoder=None)
+
+
 PRESETS = {
-  'gemma2_micro': _MICRO,
-  'gemma2_tiny': _TINY,
+  'gemma2_micro': _GEMMA2_MICRO,
+  'gemma2_tiny': _GEMMA2_TINY,
   'gemma2_2b': gm.nn.Gemma2_2B.config,
   'gemma2_9b': gm.nn.Gemma2_9B.config,
   'gemma2_27b': gm.nn.Gemma2_27B.config,
+  'gemma3_micro': _GEMMA3_MICRO,
+  'gemma3_270m': gm.nn.Gemma3_270M.config,
+  'gemma3_1b': gm.nn.Gemma3_1B.config,
+  'gemma3_4b': _text_only(gm.nn.Gemma3_4B),
+  'gemma3_12b': _text_only(gm.nn.Gemma3_12B),
+  'gemma3_27b': _text_only(gm.nn.Gemma3_27B),
 }
 
-
-@flax.struct.dataclass
-class KeyValues:
-  """Keys and values of one layer.
-
-  Attributes:
-    keys: `[P, K, T, H]` of the prompts, or `[P, N, K, S, H]` of the completions.
-    values: like keys.
-    positions: `[P, T]` or `[P, N, S]` int32; NOWHERE for padding and empty slots.
-  """
-
-  keys: jax.Array
-  values: jax.Array
-  positions: jax.Array
+_NORMS = {
+  'pre_attention_norm': 'input_layernorm',
+  'post_attention_norm': 'post_attention_layernorm',
+  'pre_ffw_norm': 'pre_feedforward_layernorm',
+  'post_ffw_norm': 'post_feedforward_layernorm',
+}
+_HEAD_NORMS = {'_query_norm': 'self_attn.q_norm', '_key_norm': 'self_attn.k_norm'}
 
 
-class Gemma2:
-  """A Gemma-2 as functions of its parameters.
+class _Module(gm.nn.Transformer):
+  """The library's transformer with any config."""
 
-  Parameters are `{'weights': tree of the gemma library}` and, with LoRA, `'adapters'`.
-  """
 
-  def __init__(
-    self,
-    config: gm.nn.config.TransformerConfig,
-    dtype: jax.typing.DTypeLike = jnp.float32,
-    remat: bool = False,
-    lora_rank: int | None = None,
-    vocab_size: int | None = None,
-  ):
-    """Sets up the model; makes no arrays.
+class Gemma(Architecture):
+  """A Gemma-2, or a Gemma-3 of text: those have norms of queries and keys."""
 
-    Args:
-      config: the architecture, such as PRESETS['gemma2_2b'].
-      dtype: of parameters and activations; norms, with their scales, softmax and logits are float32
-        in any case.
-      remat: recompute each block in the backward pass instead of storing what is inside it.
-      lora_rank: rank of the adapters; None trains all weights.
-      vocab_size: tokens from this id on, which pad the embedding table, have probability 0; None
-        is the size of the table.
-    """
+  def __init__(self, config: Config, name: str | None = None):
+    """Takes the library's config, such as PRESETS['gemma2_2b'], and a name for messages."""
     self.config = config
-    self.dtype = dtype
-    self.vocab_size = vocab_size or config.num_embed
-    # The sliding window of each layer, in tokens; None where attention is global.
+    self.is_gemma3 = config.use_qk_norm
+    self.model_types = ('gemma3_text', 'gemma3') if self.is_gemma3 else ('gemma2',)
+    self.name = name or self.model_types[0]
+    self.num_embeddings = config.num_embed
+    self.width, self.hidden_width = config.embed_dim, config.hidden_dim
+    self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+    self.head_dim = config.head_dim
     self.windows = tuple(
       config.sliding_window_size if kind == _LOCAL else None for kind in config.attention_types
     )
-    self._weights_module = _GroupTransformer(config=config, dtype=dtype, remat=remat)
-    self._module = self._weights_module
-    if lora_rank is not None:
-      self._module = gm.nn.LoRA(rank=lora_rank, model=self._weights_module, dtype=dtype)
-
-  @property
-  def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
-    """Regular expressions on the ends of weights' paths, and how their axes lie on the mesh.
-
-    Heads and hidden units are split over 'tensor', what they read and write over 'fsdp'. Norms and
-    adapters match nothing and stay whole on every device.
-    """
-    features_first = not self.config.transpose_gating_einsum
-    gating = ('fsdp', 'tensor') if features_first else ('tensor', 'fsdp')
-    return (
+    self.soft_cap = config.attn_logits_soft_cap
+    gating = ('tensor', 'fsdp') if config.transpose_gating_einsum else ('fsdp', 'tensor')
+    self.partition_rules = (
       ('embedder/input_embedding', PartitionSpec('tensor', 'fsdp')),
       ('attn/q_einsum/w', PartitionSpec('tensor', 'fsdp', None)),
-      ('attn/q?kv_einsum/w', PartitionSpec(None, 'tensor', 'fsdp', None)),
+      # The one head of keys of the small Gemma-3 cannot be split.
+      ('attn/q?kv_einsum/w', PartitionSpec(None, *_kv_axes(config.num_kv_heads), None)),
       ('attn/attn_vec_einsum/w', PartitionSpec('tensor', None, 'fsdp')),
       ('mlp/gating_einsum', PartitionSpec(None, *gating)),
       ('mlp/linear', PartitionSpec('tensor', 'fsdp')),
     )
 
-  def init(self, key: jax.Array) -> dict[str, Any]:
-    """Returns random parameters; adapters start at zero effect."""
-    tokens = jnp.zeros((1, 1, 1), jnp.int32)
-    params = self._module.init(key, tokens, tokens)['params']
-    params = {
-      path: leaf if path[-1] == 'scale' else leaf.astype(self.dtype)
-      for path, leaf in traverse_util.flatten_dict(params).items()
-    }
-    adapters = {path: params.pop(path) for path in list(params) if 'lora' in path}
-    split = {'weights': params, 'adapters': adapters} if adapters else {'weights': params}
-    return {name: traverse_util.unflatten_dict(tree) for name, tree in split.items()}
+  @classmethod
+  def preset(cls, name: str) -> 'Gemma':
+    """Returns the architecture that PRESETS names."""
+    return cls(PRESETS[name], name)
 
-  def merge(self, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `{'weights': ...}` with the adapters added in: the same function, without LoRA.
+  # The forward pass.
 
-    In bfloat16 the sums are rounded, and adapters that are small beside their weights are lost: to
-    sample from what is trained, leave them apart.
-    """
-    if 'adapters' not in params:
-      return dict(params)
-    transpose_gating = self.config.transpose_gating_einsum
-    merged = _add_adapters(params['weights'], params['adapters'], transpose_gating)
-    return {'weights': merged}
+  @override
+  def module(self, dtype):
+    return _Module(config=self.config, dtype=dtype)
 
-  def __call__(
-    self,
-    params: Mapping[str, Any],
-    tokens: Int[jax.Array, 'P N S'],
-    positions: Int[jax.Array, 'P N S'],
-    memory: tuple[KeyValues, ...] | None = None,
-    cache: tuple[KeyValues, ...] | None = None,
-    index: Int[jax.Array, ''] | None = None,
-  ) -> tuple[Float[jax.Array, 'P N S D'], tuple[KeyValues, ...]]:
-    """Returns the hidden states of tokens that see their prompt, and themselves in order.
+  @override
+  def embed(self, module, tokens):
+    return module.embedder.encode(tokens)
 
-    Args:
-      params: parameters.
-      tokens: `[P, N, S]`; a prompt alone has N = 1.
-      positions: `[P, N, S]`, NOWHERE for padding.
-      memory: the prompts' keys and values, from `prompt_memory`; None without a prompt.
-      cache: keys and values of completion tokens before these, from `empty_cache`; then S = 1.
-      index: `[]` with a cache: how many tokens of the completions came before, where to write.
-
-    Returns:
-      `[P, N, S, D]` after the last norm, and each layer's keys and values: those of the tokens
-      given, or the cache with theirs written in.
-    """
-    if 'adapters' in params:
-      module, weights = self._module, peft.merge_params(params['weights'], params['adapters'])
+  @override
+  def project(self, block, x, positions, adapt):
+    attn = block.attn
+    x = _norm(block.pre_attention_norm, x).reshape(*positions.shape, -1)
+    # Which of query, key and value comes after the rows: before them, as in the library, the
+    # product would be transposed.
+    if attn.use_qkv_einsum:
+      query, key, value = jnp.moveaxis(attn.qkv_einsum('BTD,SNDH->BTSNH', x), 2, 0)
     else:
-      module, weights = self._weights_module, params['weights']
-    return module.apply({'params': weights}, tokens, positions, memory, cache, index)
+      query = attn.q_einsum('BTD,NDH->BTNH', x)
+      key, value = jnp.moveaxis(attn.kv_einsum('BSD,CKDH->BSCKH', x), 2, 0)
+    query, key, value = adapt('q', x, query), adapt('k', x, key), adapt('v', x, value)
+    if attn.use_qk_norm:
+      query, key = _norm(attn._query_norm, query), _norm(attn._key_norm, key)
+    rotate = lambda y: gm_math.apply_rope(
+      y,
+      positions,
+      base_frequency=attn.rope_base_frequency,
+      scale_factor=attn.rope_scale_factor,
+    )
+    return rotate(query) * attn.query_pre_attn_scalar, rotate(key), value
 
-  def prompt_positions(self, prompt_mask: Bool[jax.Array, 'P T']) -> Int[jax.Array, 'P T']:
-    """Returns positions from 0 on; NOWHERE for the padding on the left."""
-    return jnp.where(prompt_mask, jnp.cumsum(prompt_mask, axis=-1) - 1, NOWHERE)
+  @override
+  def update(self, block, x, attended, adapt):
+    out = block.attn.attn_vec_einsum('BTNH,NHD->BTD', attended)
+    out = adapt('o', attended.reshape(*attended.shape[:2], -1), out).reshape(x.shape)
+    x += _norm(block.post_attention_norm, out)
+    out = self._feed_forward(block.mlp, _norm(block.pre_ffw_norm, x), adapt)
+    return x + _norm(block.post_ffw_norm, out)
 
-  def logits(
-    self, params: Mapping[str, Any], hidden: Float[jax.Array, '*b D']
-  ) -> Float[jax.Array, '*b V']:
-    """Returns the logits of the next token, `[..., V]` float32, nats."""
-    table = params['weights']['embedder']['input_embedding']
+  def _feed_forward(self, mlp, x, adapt):
+    """Returns `[..., D]`: the library's layer, with room for adapters inside."""
+    if mlp.is_initializing():
+      return mlp(x)
+    gating = 'NHF' if mlp.transpose_gating_einsum else 'NFH'
+    weights = mlp.variables['params']
+    gate_and_up = jnp.einsum(f'...F,{gating}->...NH', x, weights['gating_einsum'])
+    gate = adapt('gate', x, gate_and_up[..., 0, :])
+    up = adapt('up', x, gate_and_up[..., 1, :])
+    hidden = nn.gelu(gate) * up
+    return adapt('down', hidden, jnp.einsum('...H,HF->...F', hidden, weights['linear']))
+
+  @override
+  def normalize(self, module, x):
+    return _norm(module.final_norm, x)
+
+  @override
+  def logits(self, weights, hidden):
+    table = weights['embedder']['input_embedding']
     logits = jnp.einsum('...d,vd->...v', hidden, table, preferred_element_type=jnp.float32)
-    logits = _soft_cap(logits, self.config.final_logit_softcap)
-    if self.vocab_size == logits.shape[-1]:
-      return logits
-    return jnp.where(jnp.arange(logits.shape[-1]) < self.vocab_size, logits, _MASKED)
+    return capped(logits, self.config.final_logit_softcap)
 
-  def prompt_memory(self, key_values: tuple[KeyValues, ...]) -> tuple[KeyValues, ...]:
-    """Returns what completions can see of their prompts, given these with N = 1.
+  # Files.
 
-    Prompts are padded on the left, so a local layer keeps the last slots and drops the rest.
+  @classmethod
+  def from_file(cls, file):
+    """Returns the architecture that a config.json describes; of images, the text's part."""
+    kind = file.expect('model_type', ('gemma2', 'gemma3_text', 'gemma3'), None)
+    text = file.group('text_config') if kind == 'gemma3' else file
+    return cls(_read_gemma2(text) if kind == 'gemma2' else _read_gemma3(text))
+
+  @property
+  @override
+  def fields(self):
+    config = self.config
+    rows = _VOCAB_SIZE if config.num_embed == _PADDED_VOCAB_SIZE else config.num_embed
+    return {
+      'num_hidden_layers': config.num_layers,
+      'hidden_size': config.embed_dim,
+      'intermediate_size': config.hidden_dim,
+      'num_attention_heads': config.num_heads,
+      'num_key_value_heads': config.num_kv_heads,
+      'head_dim': config.head_dim,
+      'vocab_size': rows,
+      'layer_types and sliding_window': self.windows,
+      'query_pre_attn_scalar': round(config.query_pre_attn_scalar() ** -2),
+      'attn_logit_softcapping': config.attn_logits_soft_cap,
+      'final_logit_softcapping': config.final_logit_softcap,
+      'rope_theta of local and global layers': _rope(config)[0],
+      'rope factor of local and global layers': _rope(config)[1],
+    }
+
+  @override
+  def recipe(self, name):
+    """Returns how Hugging Face stores a parameter of the library.
+
+    In the library N query heads, K heads of keys and values, and H numbers a head are axes of their
+    own; D is the width of the model, F that of the feed-forward layer. Both scale a norm by
+    1 + weight.
     """
-    return tuple(
-      KeyValues(
-        keys=kv.keys[:, 0, :, -window if window else None :],
-        values=kv.values[:, 0, :, -window if window else None :],
-        positions=kv.positions[:, 0, -window if window else None :],
-      )
-      for kv, window in zip(key_values, self.windows, strict=True)
-    )
+    config, (layer, parameter) = self.config, recipes.split_name(name)
+    width, hidden, size = config.embed_dim, config.hidden_dim, config.head_dim
+    in_layer = layer is not None and layer < config.num_layers
+    if name == 'embedder/input_embedding':
+      return _embedding_recipe(config.num_embed, width)
+    if name == 'final_norm/scale':
+      return recipes.as_is('model.norm.weight', (width,))
+    weight = lambda target: recipes.weight_name(layer, target)
+    match parameter.split('/') if in_layer else ():
+      case ['attn', 'q_einsum' | 'kv_einsum' | 'qkv_einsum' as kind, 'w']:
+        heads = config.num_heads if 'q' in kind else config.num_kv_heads
+        targets = kind.removesuffix('_einsum')
+        unfold = lambda x: x.reshape(heads, size, width).transpose(0, 2, 1)
+        fold = lambda w: w.transpose(0, 2, 1).reshape(heads * size, width)
+        names, shape = tuple(map(weight, targets)), (heads * size, width)
+        if targets == 'q':
+          return Recipe(names, shape, lambda x: unfold(x[0]), lambda w: [fold(w)])
+        join = lambda x: recipes.stack([unfold(part) for part in x])
+        return Recipe(names, shape, join, lambda w: [fold(part) for part in w])
+      case ['attn', 'attn_vec_einsum', 'w']:
+        heads = config.num_heads
+        join = lambda x: x[0].reshape(width, heads, size).transpose(1, 2, 0)
+        split = lambda w: [w.transpose(2, 0, 1).reshape(width, heads * size)]
+        return Recipe((weight('o'),), (width, heads * size), join, split)
+      case ['mlp', 'gating_einsum']:
+        turn = (lambda x: x) if config.transpose_gating_einsum else (lambda x: x.T)
+        join = lambda x: recipes.stack([turn(part) for part in x])
+        names = weight('gate'), weight('up')
+        return Recipe(names, (hidden, width), join, lambda w: [turn(part) for part in w])
+      case ['mlp', 'linear']:
+        return Recipe((weight('down'),), (width, hidden), lambda x: x[0].T, lambda w: [w.T])
+      case [norm, 'scale'] if norm in _NORMS:
+        return recipes.as_is(f'model.layers.{layer}.{_NORMS[norm]}.weight', (width,))
+      case ['attn', norm, 'scale'] if norm in _HEAD_NORMS:
+        return recipes.as_is(f'model.layers.{layer}.{_HEAD_NORMS[norm]}.weight', (size,))
+    raise ValueError(f'{name}: expected a parameter of {self.name}, found another.')
 
-  def empty_cache(self, num_prompts: int, num_samples: int, length: int) -> tuple[KeyValues, ...]:
-    """Returns room for `length` tokens a completion; in local layers for one window, reused."""
-    cache = []
-    for window in self.windows:
-      slots = min(length, window or length)
-      shape = (num_prompts, num_samples, self.config.num_kv_heads, slots, self.config.head_dim)
-      positions = jnp.full((num_prompts, num_samples, slots), NOWHERE, jnp.int32)
-      cache.append(KeyValues(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype), positions))
-    return tuple(cache)
+  @override
+  def adapt_stored(self, path, stored):
+    tensors = {}
+    for name, tensor in stored.items():
+      if self.is_gemma3 and any(part in name for part in ('vision_tower.', 'multi_modal_proj')):
+        continue  # Of images.
+      for prefix in ('language_model.', 'model.language_model.'):
+        if self.is_gemma3 and name.startswith(prefix):
+          inner = name.removeprefix(prefix)
+          name = inner if prefix == 'language_model.' else f'model.{inner}'
+          break
+      tensors[name] = tensor
+    drop_tied_head(path, tensors)
+    table = tensors.get('model.embed_tokens.weight')
+    if table and self.num_embeddings == _TEXT_VOCAB_SIZE and table.shape[0] == _IMAGES_VOCAB_SIZE:
+      read = lambda rows=slice(_TEXT_VOCAB_SIZE): table.read(rows)
+      shape = (_TEXT_VOCAB_SIZE, *table.shape[1:])
+      tensors['model.embed_tokens.weight'] = Stored(shape, table.dtype, read)
+    return tensors
 
-
-class _GroupTransformer(gm.nn.Transformer):
-  """The library's transformer, with a forward pass over groups."""
-
-  remat: bool = False
-
-  def __call__(self, tokens, positions, memory=None, cache=None, index=None):
-    apply_block = nn.remat(_apply_block) if self.remat else _apply_block
-    x = self.embedder.encode(tokens)
-    key_values = []
-    for i, block in enumerate(self.blocks):
-      layer_memory, layer_cache = memory and memory[i], cache and cache[i]
-      x, kv = apply_block(block, x, positions, layer_memory, layer_cache, index)
-      key_values.append(kv)
-    return _norm(self.final_norm, x), tuple(key_values)
-
-
-def _apply_block(block, x, positions, memory, cache, index):
-  """Returns `[P, N, S, D]` and the layer's KeyValues."""
-  attended, key_values = _attention(
-    block.attn, _norm(block.pre_attention_norm, x), positions, memory, cache, index
-  )
-  x += _norm(block.post_attention_norm, attended)
-  x += _norm(block.post_ffw_norm, block.mlp(_norm(block.pre_ffw_norm, x)))
-  return x, key_values
-
-
-def _attention(attn, x, positions, memory, cache, index):
-  """Returns `[P, N, S, D]` and the layer's KeyValues; `attn` is the library's bound module."""
-  num_prompts, num_samples, length, _ = x.shape
-  rows = x.reshape(num_prompts * num_samples, length, -1)
-  # Which of query, key and value comes after the rows: before them, as in the library, the product
-  # would be transposed.
-  if attn.use_qkv_einsum:
-    query, key, value = jnp.moveaxis(attn.qkv_einsum('BTD,SNDH->BTSNH', rows), 2, 0)
-  else:
-    query = attn.q_einsum('BTD,NDH->BTNH', rows)
-    key, value = jnp.moveaxis(attn.kv_einsum('BSD,CKDH->BSCKH', rows), 2, 0)
-  row_positions = positions.reshape(rows.shape[:2])
-  rotate = lambda y: gm_math.apply_rope(
-    y,
-    row_positions,
-    base_frequency=attn.rope_base_frequency,
-    scale_factor=attn.rope_scale_factor,
-  )
-  query = rotate(query) * attn.query_pre_attn_scalar
-  # [P, N, K, S, H], the layout in which the products over heads need no copy of the cache.
-  by_head = lambda y: jnp.moveaxis(y.reshape(*x.shape[:3], attn.num_kv_heads, -1), 2, 3)
-  own = KeyValues(by_head(rotate(key)), by_head(value), positions)
-  if cache is not None:
-    own = _write(cache, own, index)
-  parts = (own,) if memory is None else (memory, own)
-  # The G query heads that share a head of keys stand together, with S: [P, N, K, G S, H].
-  query = query.reshape(*x.shape[:3], attn.num_kv_heads, -1, attn.head_dim)
-  query = jnp.moveaxis(query, 2, 4)
-  num_shared = query.shape[3]
-  query = query.reshape(*query.shape[:3], -1, attn.head_dim)
-  positions = jnp.tile(positions, (1, 1, num_shared))
-  window = attn.sliding_window_size if attn.attn_type == _LOCAL else None
-  needs_maximum = cache is None or not 0 < (attn.attn_logits_soft_cap or 0) < _LARGEST_EXPONENT
-  attended = _attend(query, positions, parts, window, attn.attn_logits_soft_cap, needs_maximum)
-  attended = attended.reshape(*query.shape[:3], num_shared, length, -1)
-  attended = jnp.moveaxis(attended, 4, 2).reshape(*rows.shape[:2], attn.num_heads, -1)
-  return attn.attn_vec_einsum('BTNH,NHD->BTD', attended).reshape(x.shape), own
+  @override
+  def adapt_release(self, stored):
+    # A Gemma-3 that is released with images has more than its text needs.
+    of_images = ('vision_encoder/', 'SigLiPFromPatches_0/', 'embedder/mm_')
+    is_text = lambda name: not (self.is_gemma3 and name.startswith(of_images))
+    return {name: tensor for name, tensor in stored.items() if is_text(name)}
 
 
-def _attend(query, positions, parts, window, soft_cap, needs_maximum):
-  """Returns `[P, N, K, M, H]`: one softmax over the keys of all parts.
-
-  Args:
-    query: `[P, N, K, M, H]`, scaled; M queries look at each of K heads of keys.
-    positions: `[P, N, M]` of the queries.
-    parts: KeyValues of the prompts, of the completions, or both.
-    window: a query sees this many positions up to its own; None for all.
-    soft_cap: of the logits.
-    needs_maximum: whether to take the largest logit off before the exponential. Without, a soft cap
-      keeps the exponentials in range, but not their gradient.
-  """
-  num_prompts, num_samples, num_heads, num_queries, _ = query.shape
-
-  def to_part(x, part):
-    """Queries of all completions of a prompt look at its keys together: [P, K, N M, ...]."""
-    if not _is_shared(part):
-      return x
-    return jnp.moveaxis(x, 1, 2).reshape(num_prompts, x.shape[2], -1, *x.shape[4:])
-
-  def from_part(x, part):
-    if not _is_shared(part):
-      return x
-    shape = (num_prompts, num_heads, num_samples, num_queries)
-    return jnp.moveaxis(x.reshape(*shape, *x.shape[3:]), 2, 1)
-
-  def score(part):
-    scores = jnp.einsum(
-      '...mh,...th->...mt', to_part(query, part), part.keys, preferred_element_type=jnp.float32
-    )
-    distance = to_part(positions[:, :, None], part)[..., None] - part.positions[..., None, None, :]
-    is_seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-    return jnp.where(is_seen, _soft_cap(scores, soft_cap), _MASKED)
-
-  logits = [score(part) for part in parts]
-  if needs_maximum:
-    largest = [from_part(jnp.max(x, axis=-1), part) for x, part in zip(logits, parts, strict=True)]
-    largest = lax.stop_gradient(functools.reduce(jnp.maximum, largest))
-    logits = [x - to_part(largest, part)[..., None] for x, part in zip(logits, parts, strict=True)]
-  attended, total = 0, 0
-  for x, part in zip(logits, parts, strict=True):
-    weights = jnp.exp(x)
-    total += from_part(jnp.sum(weights, axis=-1), part)
-    values = jnp.einsum(
-      '...mt,...th->...mh',
-      weights.astype(query.dtype),
-      part.values,
-      preferred_element_type=jnp.float32,
-    )
-    attended += from_part(values, part)
-  return (attended / total[..., None]).astype(query.dtype)
-
-
-def _is_shared(part):
-  """Whether these are a prompt's keys and values, without the axis N."""
-  return part.positions.ndim == 2
-
-
-def _write(cache, own, index):
-  """Returns the cache with one token's keys and values in the slot that is its turn."""
-  slot = index % cache.positions.shape[-1]
-  put = lambda old, new, axis: lax.dynamic_update_slice_in_dim(old, new, slot, axis)
-  return KeyValues(
-    keys=put(cache.keys, own.keys, 3),
-    values=put(cache.values, own.values, 3),
-    positions=put(cache.positions, own.positions, 2),
-  )
+def _kv_axes(num_kv_heads):
+  """Returns the mesh axes of K and D."""
+  return (None, 'fsdp') if num_kv_heads == 1 else ('tensor', 'fsdp')
 
 
 def _norm(norm, x):
@@ -359,34 +305,109 @@ def _norm(norm, x):
   return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
-def _soft_cap(x, cap):
-  return x if cap is None else cap * jnp.tanh(x / cap)
+def _embedding_recipe(num_rows: int, width: int) -> Recipe:
+  """Returns the recipe of the table, without the rows that only the library has."""
+  name = 'model.embed_tokens.weight'
+  if num_rows != _PADDED_VOCAB_SIZE:
+    return recipes.as_is(name, (num_rows, width))
+
+  def pad(arrays):
+    padded = np.zeros((num_rows, width), arrays[0].dtype)
+    padded[:_VOCAB_SIZE] = arrays[0]
+    return padded
+
+  return Recipe((name,), (_VOCAB_SIZE, width), pad, lambda w: [w[:_VOCAB_SIZE]])
 
 
-# How an adapter's factors a, b make up the update of a weight, by the weight's name.
-_ADAPTER_EINSUMS = {
-  'q_einsum': 'Dr,rNH->NDH',
-  'kv_einsum': 'Dr,rCKH->CKDH',
-  'qkv_einsum': 'Dr,rSNH->SNDH',
-  'attn_vec_einsum': 'NHr,rD->NHD',
-  'linear': 'Hr,rF->HF',
-}
+def _rope(config: Config) -> tuple[tuple[float, float], tuple[float, float]]:
+  """Returns the bases and the scale factors of local and of global layers."""
+  bases = float(config.local_base_frequency), float(config.global_base_frequency)
+  return bases, (float(config.local_scale_factor), float(config.global_scale_factor))
 
 
-def _add_adapters(weights, adapters, transpose_gating):
-  """Returns the weights, each plus its adapter's product."""
-  einsums = _ADAPTER_EINSUMS | {
-    'gating_einsum': 'Fr,rNH->NHF' if transpose_gating else 'Fr,rNH->NFH'
+# config.json; where a field is missing it is what transformers takes.
+
+
+def _read_gemma2(file: ConfigFile) -> Config:
+  """Returns the library's config of a Gemma-2."""
+  rope = file.rope(None, 'rope_theta', 10_000.0)
+  rope.expect('rope_type', ('default',), None)
+  base = rope.get('rope_theta', float)
+  pattern = ['sliding_attention', 'full_attention']
+  return _read(
+    file,
+    pattern,
+    vocab_size=_VOCAB_SIZE,
+    caps=(50.0, 30.0),
+    local_base_frequency=base,
+    global_base_frequency=base,
+  )
+
+
+def _read_gemma3(file: ConfigFile) -> Config:
+  """Returns the library's config of a Gemma-3 of text."""
+  local = file.rope('sliding_attention', 'rope_local_base_freq', 10_000.0)
+  local.expect('rope_type', ('default',), None)
+  whole = file.rope('full_attention', 'rope_theta', 1_000_000.0)
+  is_scaled = whole.expect('rope_type', ('default', 'linear'), None) == 'linear'
+  period = file.get('sliding_window_pattern', int, 6)
+  pattern = ['sliding_attention'] * (period - 1) + ['full_attention']
+  return _read(
+    file,
+    pattern,
+    vocab_size=_IMAGES_VOCAB_SIZE,
+    caps=(None, None),
+    use_qk_norm=True,
+    local_base_frequency=local.get('rope_theta', float),
+    global_base_frequency=whole.get('rope_theta', float),
+    global_scale_factor=whole.get('factor', float) if is_scaled else 1.0,
+  )
+
+
+def _read(
+  file: ConfigFile,
+  pattern: list[str],
+  vocab_size: int,
+  caps: tuple[float | None, float | None],
+  **fields: Any,
+) -> Config:
+  """Returns the library's config; `pattern`, `vocab_size` and `caps` are defaults."""
+  file.expect('hidden_activation', ('gelu_pytorch_tanh',), 'gelu_pytorch_tanh')
+  file.expect('attention_bias', (False,), False)
+  file.expect('tie_word_embeddings', (True,), True)
+  file.expect('use_bidirectional_attention', (False,), False)
+  file.expect('rms_norm_eps', (1e-6,), 1e-6)
+  num_layers = file.get('num_hidden_layers', int)
+  kinds = (pattern * num_layers)[:num_layers]
+  windows = file.layer_windows(num_layers, kinds)
+  width, num_heads = file.get('hidden_size', int), file.get('num_attention_heads', int, 8)
+  head_dim = file.get('head_dim', int, 256)
+  scale = file.get('query_pre_attn_scalar', float, 256.0)
+  scales = {
+    width // num_heads: _Scale.BY_ONE_OVER_SQRT_EMBED_DIM_DIV_NUM_HEADS,
+    head_dim: _Scale.BY_ONE_OVER_SQRT_HEAD_DIM,
   }
-  merged = traverse_util.flatten_dict(weights)
-  factors = traverse_util.flatten_dict(adapters)
-  for path in factors:
-    *parent, wrapper, _, factor = path  # attn/q_einsum/_LoRAEinsum_0/lora/a, ... or
-    if factor == 'b':  #                  mlp/_LoRAEinsum_linear/lora/a, ...
-      continue
-    name = wrapper.removeprefix('_LoRAEinsum_')
-    weight = (*parent, name) if name in einsums else (*parent, 'w')
-    einsum = einsums.get(name) or einsums[parent[-1]]
-    update = jnp.einsum(einsum, factors[path], factors[*path[:-1], 'b'])
-    merged[weight] = (merged[weight] + update).astype(merged[weight].dtype)
-  return traverse_util.unflatten_dict(merged)
+  if scale not in scales:
+    raise file.error('query_pre_attn_scalar', ' or '.join(map(str, scales)), scale)
+  rows = file.get('vocab_size', int, vocab_size)
+  return Config(
+    num_embed=_TEXT_VOCAB_SIZE if rows == _IMAGES_VOCAB_SIZE else rows,
+    embed_dim=width,
+    hidden_dim=file.get('intermediate_size', int),
+    num_heads=num_heads,
+    num_kv_heads=file.get('num_key_value_heads', int, 4),
+    head_dim=head_dim,
+    attention_types=tuple(_GLOBAL if window is None else _LOCAL for window in windows),
+    sliding_window_size=next((window for window in windows if window), None),
+    query_pre_attn_norm=scales[scale],
+    attn_logits_soft_cap=_cap(file, 'attn_logit_softcapping', caps[0]),
+    final_logit_softcap=_cap(file, 'final_logit_softcapping', caps[1]),
+    use_post_attn_norm=True,
+    use_post_ffw_norm=True,
+    **fields,
+  )
+
+
+def _cap(file: ConfigFile, field: str, default: float | None) -> float | None:
+  """Returns a soft cap: here null is no cap, and only a missing field is the default."""
+  return file.get(field, float, None if field in file.fields else default)

@@ -1,6 +1,5 @@
-"""Gemma-2 as a policy: samples completions of text prompts and gives their log-probabilities."""
+"""A language model as a policy: samples completions of prompts, gives their log-probabilities."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +8,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from pkpo_jax.errors import expect, require_package
-from pkpo_jax.models import loading
+from pkpo_jax.errors import expect
+from pkpo_jax.models import architecture_of, loading
+from pkpo_jax.models.lora import Lora
+from pkpo_jax.models.recipes import LINEAR
+from pkpo_jax.models.transformer import Transformer
 from pkpo_jax.policies.base import Policy
 from pkpo_jax.sampling import sample
-from pkpo_jax.settings import lookup
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-class Gemma2Policy(Policy):
-  """pi(completion | prompt) of a Gemma-2, at a temperature that sampling and training share."""
+class LanguageModel(Policy):
+  """pi(completion | prompt), at a temperature that sampling and training share."""
 
   completions = 'text'
   eval_fields = frozenset({'max_new_tokens', 'temperature', 'top_k', 'top_p'})
@@ -29,11 +30,14 @@ class Gemma2Policy(Policy):
   def __init__(
     self,
     task: Any,
-    preset: str = 'gemma2_tiny',
+    preset: str | None = 'gemma2_tiny',
     weights: str | None = None,
     dtype: str = 'float32',
     remat: bool = False,
     lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: tuple[str, ...] = tuple(LINEAR),
+    freeze_embedding: bool = False,
     max_new_tokens: int = 16,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -44,11 +48,18 @@ class Gemma2Policy(Policy):
 
     Args:
       task: a text task; its `tokenizer` gives the vocabulary and the stop tokens.
-      preset: the architecture, a key of `pkpo_jax.models.gemma.PRESETS`.
-      weights: folder of released weights, of the gemma library or of Hugging Face; None is random.
+      preset: the architecture, a key of `pkpo_jax.models.PRESETS`; None is that of the config.json
+        in the folder of weights.
+      weights: folder of released weights, of Hugging Face or, for Gemma, of the gemma library; None
+        is random.
       dtype: of parameters and activations, 'float32' or 'bfloat16'.
       remat: recompute blocks in the backward pass instead of storing what is inside them.
       lora_rank: rank of adapters, which alone are trained and saved; None trains all weights.
+      lora_alpha: adapters' updates are multiplied by lora_alpha / lora_rank; None is the rank.
+      lora_targets: matrices with an adapter, in each layer: 'q', 'k', 'v' and 'o' of attention,
+        'gate', 'up' and 'down' of the feed-forward layer.
+      freeze_embedding: neither train nor save the embedding table, which may be most of a small
+        model; where it is tied, logits are read with it, too. A head of its own is trained.
       max_new_tokens: L, where a completion is cut if it has not ended.
       temperature: divides the logits, in sampling and in the log-probabilities; 0 is greedy.
       top_k: draw among this many most likely tokens, for evaluation only; None is all.
@@ -59,28 +70,27 @@ class Gemma2Policy(Policy):
       ValueError: if a name is unknown, a number out of range, or the tokenizer has more tokens than
         the preset.
     """
-    # Importing gemma takes seconds and brings TensorFlow: only runs that name this policy pay.
-    require_package('gemma', extra='gemma')
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
-    from pkpo_jax.models import gemma
-
-    config = lookup('preset', preset, gemma.PRESETS)
     expect(dtype in _DTYPES, 'dtype', f'one of {sorted(_DTYPES)}', dtype)
-    expect(lora_rank is None or lora_rank >= 1, 'lora_rank', 'at least 1 or None', lora_rank)
     expect(max_new_tokens >= 1, 'max_new_tokens', 'at least 1', max_new_tokens)
     expect(temperature >= 0, 'temperature', 'a number >= 0', temperature)
     expect(top_k is None or top_k >= 1, 'top_k', 'at least 1 or None', top_k)
     expect(top_p is None or 0 < top_p <= 1, 'top_p', 'in (0, 1] or None', top_p)
     expect(log_prob_chunk >= 1, 'log_prob_chunk', 'at least 1', log_prob_chunk)
+    lora = None
+    if lora_rank is not None:
+      lora = Lora(lora_rank, float(lora_rank) if lora_alpha is None else lora_alpha, lora_targets)
+    self.architecture = architecture_of(preset, weights)
     vocab_size = task.tokenizer.vocab_size
     expect(
-      vocab_size <= config.num_embed,
+      vocab_size <= self.architecture.num_embeddings,
       'preset',
       f"a model with at least the tokenizer's {vocab_size} tokens",
-      f'{preset} with {config.num_embed}',
+      f'{self.architecture.name} with {self.architecture.num_embeddings}',
     )
-    self.model = gemma.Gemma2(config, _DTYPES[dtype], remat, lora_rank, vocab_size)
-    self.frozen = frozenset() if lora_rank is None else frozenset({'weights'})
+    self.model = Transformer(
+      self.architecture, _DTYPES[dtype], remat, lora, freeze_embedding, vocab_size
+    )
+    self.frozen = self.model.frozen
     self.partition_rules = self.model.partition_rules
     # Greedy decoding and truncated sampling draw from another distribution than the model's.
     self.samples_exactly = temperature > 0 and top_k is None and top_p is None
@@ -107,7 +117,9 @@ class Gemma2Policy(Policy):
     """
     if self._weights is None:
       return {}
-    return {'weights': loading.load_params(self._weights, like['weights'])}
+    weights = self.model.weights(like)
+    loaded = loading.load_params(self._weights, weights, self.architecture)
+    return self.model.with_frozen_apart(loaded)
 
   def sample(self, params: Any, prompts: Prompts, num_samples: int, key: Key) -> Rollout:
     """Returns `num_samples` independent completions of each prompt."""
