@@ -3,8 +3,8 @@
   python -m benchmarks.parity
 
 Reads tests/fixtures/huggingface, which tests/fixtures/make_huggingface_models.py has made, and
-writes results/parity_cpu.csv, .md: the largest difference of a logit, in nats, along three ways. 'whole'
-is all tokens as a prompt, one of the two padded on the left; 'group' a prompt and two equal
+writes results/parity_cpu.csv, .md: the largest difference of a logit, in nats, along three ways.
+'whole' is all tokens as a prompt, one of the two padded on the left; 'group' a prompt and two equal
 completions on its keys and values; 'cache' the same completions token by token.
 """
 
