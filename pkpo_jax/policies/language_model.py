@@ -15,6 +15,7 @@ from pkpo_jax.models.recipes import LINEAR
 from pkpo_jax.models.transformer import Transformer
 from pkpo_jax.policies.base import Policy
 from pkpo_jax.sampling import sample
+from pkpo_jax.tokenizers import check_vocabulary
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
@@ -87,6 +88,8 @@ class LanguageModel(Policy):
       f"a model with at least the tokenizer's {vocab_size} tokens",
       f'{self.architecture.name} with {self.architecture.num_embeddings}',
     )
+    if weights is not None:
+      check_vocabulary(task.tokenizer, weights)
     self.model = Transformer(
       self.architecture, _DTYPES[dtype], remat, lora, freeze_embedding, vocab_size
     )
