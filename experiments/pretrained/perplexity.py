@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments import results
 from pkpo_jax.policies.language_model import LanguageModel
+from pkpo_jax.tasks.text import decode_completions
 from pkpo_jax.tokenizers import TOKENIZERS, Tokenizer
 from pkpo_jax.types import Prompts, Rollout
 
@@ -52,10 +53,7 @@ def write_on(
   prompts = Prompts(jnp.arange(len(rows)), jnp.asarray(tokens), jnp.asarray(mask), hidden=None)
   sample = jax.jit(policy.sample, static_argnums=2)
   rollout = sample(params, prompts, NUM_SAMPLES, jax.random.key(SEED))
-  return [
-    [tokenizer.decode(np.asarray(row)[np.asarray(is_token)]) for row, is_token in zip(*group)]
-    for group in zip(rollout.completions, rollout.completion_mask, strict=True)
-  ]
+  return decode_completions(tokenizer, rollout)
 
 
 def main(arguments: list[str] | None = None) -> None:
