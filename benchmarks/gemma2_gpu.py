@@ -91,12 +91,12 @@ class Machine:
 
 def make_policy(workload, max_new_tokens):
   from pkpo_jax.models import gemma
-  from pkpo_jax.policies.language_model import Gemma2Policy
+  from pkpo_jax.policies.language_model import LanguageModel
 
   # The table of Gemma-2 has 128 rows more than its tokenizer has tokens.
   vocab_size = min(gemma.PRESETS[workload['preset']].num_embed, 256_000)
   tokenizer = types.SimpleNamespace(vocab_size=vocab_size, stop_ids=NO_STOP)
-  return Gemma2Policy(
+  return LanguageModel(
     types.SimpleNamespace(tokenizer=tokenizer),
     preset=workload['preset'],
     weights=None,
@@ -139,7 +139,7 @@ class Decode:
     policies = {length: make_policy(workload, length) for length in (1, new_tokens)}
     self._params = jax.jit(policies[1].init)(jax.random.key(0))
     self._samples = {n: jax.jit(p.sample, static_argnums=2) for n, p in policies.items()}
-    self._config = policies[1].model.config
+    self._config = policies[1].model.architecture.config
 
   def __call__(self):
     workload, prompts = self._workload, make_prompts(self._workload)
@@ -205,7 +205,7 @@ class Update:
     mesh = sharding.make_mesh(run.settings.mesh)
     self._train_step = jit_train_step(run.policy, run.optimizer, run.settings.loss, mesh)
     self._state, self._frozen = make_init(run.policy, run.optimizer, mesh)(jax.random.key(0))
-    self._config = run.policy.model.config
+    self._config = run.policy.model.architecture.config
 
   def __call__(self):
     from pkpo_jax.types import Rollout

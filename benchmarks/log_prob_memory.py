@@ -29,7 +29,7 @@ from benchmarks.peers import ours, tiny_gemma2
 from configs import default
 from pkpo_jax import sharding
 from pkpo_jax.policies.language_model import (
-  Gemma2Policy,
+  LanguageModel,
   chunked_log_probs_and_entropy,
   completion_hidden,
 )
@@ -141,8 +141,8 @@ def memory_rows(
       yield row
 
 
-class PlainPolicy(Gemma2Policy):
-  """Gemma2Policy with the logits of all positions at once."""
+class PlainPolicy(LanguageModel):
+  """LanguageModel with the logits of all positions at once."""
 
   def log_probs_and_entropy(self, params, rollout):
     prompts = rollout.prompt_tokens, rollout.prompt_mask
@@ -187,7 +187,7 @@ def step_rows(
   for length in lengths:
     plain_mib, state_mib = peak_mib(length, PlainPolicy, None)
     for chunk in (chunk for chunk in chunks if chunk <= length):
-      chunked_mib, _ = peak_mib(length, Gemma2Policy, chunk)
+      chunked_mib, _ = peak_mib(length, LanguageModel, chunk)
       yield {
         **{'prompts': num_prompts, 'n': num_samples, 'tokens': length, 'vocab': vocab_size},
         **{'width': sizes['width'], 'chunk': chunk, 'state_mib': state_mib},

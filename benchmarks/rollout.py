@@ -40,7 +40,7 @@ CANDIDATES = {
     None,
     'products with weights of all layers and the unembedding, jitted',
   ),
-  OURS: ('ours:Sampler', None, 'Gemma2Policy.sample, jitted; log-probabilities included'),
+  OURS: ('ours:Sampler', None, 'LanguageModel.sample, jitted; log-probabilities included'),
   'gemma': (
     'gemma_library:Sampler',
     None,

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from gemma import gm
 
+from pkpo_jax import models
 from pkpo_jax.models import gemma
+from pkpo_jax.models.transformer import Transformer
 from pkpo_jax.policies.language_model import chunked_log_probs_and_entropy, completion_hidden
 from tests.gemma_cases import ARCHITECTURES, SMALL, library_logits, make_model, random_params
 
@@ -18,6 +20,9 @@ LIBRARY = {
   'gemma2_2b': gm.nn.Gemma2_2B,
   'gemma2_9b': gm.nn.Gemma2_9B,
   'gemma2_27b': gm.nn.Gemma2_27B,
+  'gemma3_270m': gm.nn.Gemma3_270M,
+  'gemma3_1b': gm.nn.Gemma3_1B,
+  'gemma3_27b': functools.partial(gm.nn.Gemma3_27B, text_only=True),
 }
 
 
@@ -202,8 +207,8 @@ def test_fresh_adapters_change_nothing_and_every_matrix_has_one():
   model = make_model(SMALL, lora_rank=2)
   params = model.init(jax.random.key(0))
   jax.tree.map(np.testing.assert_array_equal, model.merge(params)['weights'], params['weights'])
-  # q, kv, output, gating, linear in each of two layers, two factors each.
-  assert len(jax.tree.leaves(params['adapters'])) == 2 * 5 * 2
+  # q, k, v, output, gate, up, down in each of two layers, two factors each.
+  assert len(jax.tree.leaves(params['adapters'])) == 2 * 7 * 2
   plain = make_model(SMALL).init(jax.random.key(0))
   assert _shapes(params['weights']) == _shapes(plain['weights'])
 
@@ -222,17 +227,19 @@ def test_bfloat16():
   assert 1e-4 < np.sqrt(np.mean(difference**2)) < 0.1
 
 
-@pytest.mark.parametrize('name', gemma.PRESETS)
+@pytest.mark.parametrize('name', models.PRESETS)
 def test_every_matrix_has_a_place_on_the_mesh(name):
   """All but norms match one rule, of their rank, and the axes divide evenly over 2 x 2."""
-  model = make_model(gemma.PRESETS[name])
+  model = Transformer(models.architecture_of(name, None))
   params = jax.eval_shape(model.init, jax.random.key(0))
+  has_one_kv_head = model.architecture.num_kv_heads == 1
   for path, leaf in jax.tree.leaves_with_path(params):
     path = jax.tree_util.keystr(path, simple=True, separator='/')
     specs = [spec for rule, spec in model.partition_rules if re.search(f'{rule}$', path)]
     assert len(specs) == (0 if path.endswith('scale') else 1), path
     for spec in specs:
       assert len(spec) == leaf.ndim
-      assert {'fsdp', 'tensor'} <= set(spec)
+      split = {'fsdp'} if has_one_kv_head and 'kv_einsum' in path else {'fsdp', 'tensor'}
+      assert split == set(spec) - {None}
       for size, axis in zip(leaf.shape, spec, strict=True):
         assert axis is None or size % 2 == 0

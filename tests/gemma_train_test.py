@@ -11,6 +11,7 @@ import pytest
 from gemma import gm
 
 from configs import gemma2_tiny
+from pkpo_jax.keys import run_keys
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.models import gemma
 from pkpo_jax.run import make_run
@@ -162,6 +163,22 @@ def test_under_lora_only_adapters_are_trained_and_saved(tmp_path):
   names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(saved)]
   assert any('adapters' in name for name in names)
   assert not any('weights' in name for name in names)
+
+
+def test_a_frozen_embedding_is_neither_trained_nor_saved(tmp_path):
+  """Of another family, resumed: the table is that of the start, the head of its own learns."""
+  config = _config(**{'policy.preset': 'llama_micro', 'policy.freeze_embedding': True})
+  config.num_train_steps, config.checkpoint.every = 2, 1
+  train(config, tmp_path / 'run')
+  config.num_train_steps = 3
+  (tmp_path / 'run' / 'config.json').unlink()
+  state = train(config, tmp_path / 'run')
+  assert set(state.params) == {'weights'}
+  assert set(state.params['weights']) == {'final_norm', 'head', 'layer_0', 'layer_1'}
+  policy = make_run(config).policy
+  initial = policy.init(run_keys(jax.random.key(config.seed)).init)
+  table = lambda tree: tree['head']['output_embedding']
+  assert np.any(table(state.params['weights']) != table(initial['weights']))
 
 
 def test_bfloat16_with_float32_masters(tmp_path):

@@ -122,6 +122,8 @@ def test_import_of_the_trainer_leaves_out_what_only_gemma_needs():
   program = """
 import sys
 import pkpo_jax.train
+from pkpo_jax.models import architecture_of
+architecture_of('llama_micro', None)
 heavy = {'gemma', 'gguf', 'kauldron', 'safetensors', 'sentencepiece', 'tensorflow', 'tokenizers'}
 print(*sorted(heavy & set(sys.modules)))
 """

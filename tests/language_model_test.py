@@ -70,7 +70,16 @@ def _sample(policy, params, tokens, num_samples=4, seed=0, mask=None):
 PROMPTS = np.asarray([[0, 0, 0, 2, 7, 9, 30], [2, 5, 4, 3, 9, 9, 8], [0, 0, 0, 0, 0, 0, 2]])
 
 
-@pytest.mark.parametrize('fields', [{}, {'temperature': 0.6}, {'lora_rank': 2}])
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    {'temperature': 0.6},
+    {'lora_rank': 2},
+    {'preset': 'gemma3_micro'},
+    {'preset': 'llama_micro', 'freeze_embedding': True},
+  ],
+)
 def test_sampling_log_probs_are_the_teacher_forced_ones(fields):
   """Past the window of 5, with prompts of unequal length and completions that end early."""
   policy = _policy(stop_ids=(1, 3, 11), **fields)
@@ -255,6 +264,13 @@ def test_what_it_says_of_itself():
     ({'temperature': -1.0}, 'temperature: expected a number >= 0, got -1.0'),
     ({'top_p': 1.5}, r'top_p: expected in \(0, 1\] or None, got 1.5'),
     ({'top_k': 0}, 'top_k: expected at least 1 or None, got 0'),
+    ({'lora_rank': 2, 'lora_alpha': 0.0}, 'lora_alpha: expected a number > 0 or None, got 0.0'),
+    (
+      {'lora_rank': 2, 'lora_targets': ('q', 'x')},
+      r"lora_targets: expected some of \('q', .*'x'\)",
+    ),
+    ({'lora_rank': 2, 'lora_targets': ()}, r'lora_targets: expected some of .*, got \(\)'),
+    ({'preset': None}, 'preset: expected a name where there are no weights'),
     ({'lora_rank': 0}, 'lora_rank: expected at least 1 or None, got 0'),
     ({'log_prob_chunk': 0}, 'log_prob_chunk: expected at least 1, got 0'),
   ],

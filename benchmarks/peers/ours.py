@@ -9,16 +9,18 @@ import numpy as np
 
 import pkpo_jax
 from benchmarks.peers import gemma_library, tiny_gemma2
+from pkpo_jax import models
 from pkpo_jax.models import gemma
-from pkpo_jax.policies.language_model import Gemma2Policy
+from pkpo_jax.policies.language_model import LanguageModel
 from pkpo_jax.types import Prompts
 
 ABOUT = {'versions': f'pkpo_jax {pkpo_jax.__version__}, jax {jax.__version__}'}
 
 
-def policy(workload, make=Gemma2Policy, temperature=1.0, log_prob_chunk=None):
+def policy(workload, make=LanguageModel, temperature=1.0, log_prob_chunk=None):
   """Returns the tiny Gemma-2, a policy, in float32 and without recomputation."""
   sizes = workload['sizes']
+  models.PRESETS['benchmark'] = 'gemma2'
   gemma.PRESETS['benchmark'] = gemma_library.config(sizes)
   tokenizer = types.SimpleNamespace(vocab_size=sizes['vocab_size'], stop_ids=(tiny_gemma2.NEVER,))
   return make(
@@ -47,7 +49,7 @@ def prompts(workload):
 
 
 class Sampler:
-  """Gemma2Policy.sample, jitted as in training; gives log-probabilities too."""
+  """LanguageModel.sample, jitted as in training; gives log-probabilities too."""
 
   about = ABOUT
 

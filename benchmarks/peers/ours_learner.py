@@ -16,7 +16,7 @@ from pkpo_jax.curves import group_metrics, outcomes_of
 from pkpo_jax.keys import step_keys
 from pkpo_jax.metrics import MetricWriter
 from pkpo_jax.policies import POLICIES
-from pkpo_jax.policies.language_model import Gemma2Policy
+from pkpo_jax.policies.language_model import LanguageModel
 from pkpo_jax.run import jit_train_step, make_init, make_run
 from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.base import DrawnTask
@@ -48,8 +48,8 @@ class Task(DrawnTask):
     return Grades(rewards=is_right, successes=is_right)
 
 
-class Policy(Gemma2Policy):
-  """Gemma2Policy that starts from the weights of the benchmark."""
+class Policy(LanguageModel):
+  """LanguageModel that starts from the weights of the benchmark."""
 
   completions = COMPLETIONS
 
