@@ -133,6 +133,11 @@ RULES = (
   Rule(r'python -m experiments\.\w+\.sweep', as_written, 50),
   Rule(r'python -m experiments\.\w+\.figure', as_written, 5),
   Rule(
+    r'python -m (pkpo_jax\.pretrained|experiments\.pretrained)',
+    'needs the packages that ship models; tests run it on made-up ones',
+  ),
+  Rule(r'python -m benchmarks\.parity', 'rewrites its table; a test compares the logits'),
+  Rule(
     r'python -m benchmarks\.(gemma2_gpu|rollout|rl_step|log_prob_memory)',
     'needs a GPU or peers that are not installed; the tests run its small form',
   ),

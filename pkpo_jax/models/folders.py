@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pkpo_jax.errors import DataError, MissingDataError
+from pkpo_jax.errors import DataError, MissingDataError, require_package
 from pkpo_jax.models.config_file import read_json
 from pkpo_jax.models.recipes import Stored
 
@@ -79,6 +79,7 @@ def _nest(keys, leaf):
 
 def open_huggingface(path: pathlib.Path, files: contextlib.ExitStack) -> dict[str, Stored]:
   """Returns the tensors of a folder of safetensors by their names there."""
+  require_package('safetensors', extra='huggingface')
   from safetensors import SafetensorError, safe_open  # runs without these files do without it
 
   tensors = {}
