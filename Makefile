@@ -15,7 +15,8 @@ FIGURES_ARGS ?=
 BENCH_ARGS ?=
 NOTEBOOKS_ARGS ?=
 CONSTRAINTS_ARGS ?=
-# Test processes: JAX compiles on one core at a time, so one for each core.
+# Test processes: JAX compiles on one core at a time, so one for each core. A file's tests stay in
+# one process, so that they share what they compile and set up.
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
