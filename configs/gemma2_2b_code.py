@@ -22,7 +22,7 @@ per cent, mean of 3 seeds:
 
 `:anneal` goes from k = 8 to k = 1 at step 1500. `:quick` takes four steps with the same model.
 `:tiny` takes two with a model of a million weights, on a few problems of our own wording.
-`released_gemma2.make_config` says what is our choice. So are MBPP's own training split (374
+`released.make_config` says what is our choice. So are MBPP's own training split (374
 problems) to train on, 512 new tokens and the instruction-tuned weights. So is one of a problem's
 three tests in its prompt: it shows how the function is called, and no table answers the others.
 
@@ -32,20 +32,25 @@ weights, no MBPP.
 
 from ml_collections import ConfigDict
 
-from configs import default, released_gemma2
+from configs import default, released
 
-SWEEP = {**released_gemma2.PKPO_SWEEP, 'anneal': ('anneal', {})}
+SWEEP = {**released.PKPO_SWEEP, 'anneal': ('anneal', {})}
 NUM_SEEDS = 3
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant: 'anneal', 'quick', 'tiny', 'anneal_quick', ..."""
-  structure, size = released_gemma2.parse_arg('gemma2_2b_code', arg, ('anneal',))
-  config = released_gemma2.make_config(default.task('code_problems'), 'gemma2_2b', size)
+  return make_config('gemma2_2b_code', arg, 'gemma2_2b')
+
+
+def make_config(name: str, arg: str | None, model: str) -> ConfigDict:
+  """Returns the variant `arg` of the config `name` for a key of `released.MODELS`."""
+  structure, size = released.parse_arg(name, arg, ('anneal',))
+  config = released.make_config(default.task('code_problems'), model, size)
   if size != 'tiny':
     config.policy.max_new_tokens = 512
   if not size:
     config.eval.num_prompts = 128  # Of 164; some may have longer prompts.
   if structure == 'anneal':
-    released_gemma2.anneal(config, at=1 if size else 1500)
+    released.anneal(config, at=1 if size else 1500)
   return config

@@ -22,7 +22,7 @@ devices: change it). The paper's final rolling pass@k in per cent, mean of 3 see
 `:anneal` goes from k = 8 to k = 1 at step 1500 (Figure 3): its pass@k is better than that of k = 1
 for every k > 1, with no loss of pass@1. `:quick` takes four steps with the same model. `:tiny`
 takes two with a model of a million weights, on a few problems of our own wording.
-`released_gemma2.make_config` says what is our choice; 512 new tokens, prompts of at most 384 tokens
+`released.make_config` says what is our choice; 512 new tokens, prompts of at most 384 tokens
 and the instruction-tuned weights are, too.
 
 Run so far: `:tiny` alone, on made-up problems in the real format. No released weights, no MATH.
@@ -30,9 +30,9 @@ Run so far: `:tiny` alone, on made-up problems in the real format. No released w
 
 from ml_collections import ConfigDict
 
-from configs import default, released_gemma2
+from configs import default, released
 
-SWEEP = {**released_gemma2.PKPO_SWEEP, 'anneal': ('anneal', {})}
+SWEEP = {**released.PKPO_SWEEP, 'anneal': ('anneal', {})}
 NUM_SEEDS = 3
 
 
@@ -41,14 +41,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
   return make_config('gemma2_2b_math', arg, 'gemma2_2b')
 
 
-def make_config(name: str, arg: str | None, preset: str) -> ConfigDict:
-  """Returns the variant `arg` of the config `name` for a model."""
-  structure, size = released_gemma2.parse_arg(name, arg, ('anneal',))
-  config = released_gemma2.make_config(default.task('math_problems'), preset, size)
+def make_config(name: str, arg: str | None, model: str) -> ConfigDict:
+  """Returns the variant `arg` of the config `name` for a key of `released.MODELS`."""
+  structure, size = released.parse_arg(name, arg, ('anneal',))
+  config = released.make_config(default.task('math_problems'), model, size)
   if size != 'tiny':
     config.policy.max_new_tokens = 512
   if not size:
     config.eval.num_prompts = 448  # Of 500; some have longer prompts. A multiple of 64.
   if structure == 'anneal':
-    released_gemma2.anneal(config, at=1 if size else 1500)
+    released.anneal(config, at=1 if size else 1500)
   return config

@@ -18,7 +18,7 @@ cent (cumulative solve rate, pass@1, pass@16); k_opt = 1 stalls, k_opt > 1 unblo
   best entropy    24.7   4.0   8.9
 
 `:anneal` goes from k = 8 to k = 1 at step 1500. `:quick` takes four steps with the same model.
-`:tiny` takes two with a model of a million weights. `released_gemma2.make_config` says what is our
+`:tiny` takes two with a model of a million weights. `released.make_config` says what is our
 choice. So are: which tasks are easy (`pkpo_jax.tasks.arc`; the paper does not say), a reward of 1
 for the exact grid (task.reward = 'cells' gives the share of right cells), prompts of at most 1536
 tokens, 384 new tokens, the instruction-tuned weights.
@@ -28,24 +28,28 @@ Run so far: `:tiny` alone, on the real tasks. No released weights.
 
 from ml_collections import ConfigDict
 
-from configs import default, released_gemma2
+from configs import default, released
 
-SWEEP = {**released_gemma2.PKPO_SWEEP, 'anneal': ('anneal', {})}
+SWEEP = {**released.PKPO_SWEEP, 'anneal': ('anneal', {})}
 NUM_SEEDS = 3
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant: 'anneal', 'quick', 'tiny', 'anneal_quick', ..."""
-  structure, size = released_gemma2.parse_arg('gemma2_9b_arc', arg, ('anneal',))
-  config = released_gemma2.make_config(default.task('arc'), 'gemma2_9b', size)
+  return make_config('gemma2_9b_arc', arg, 'gemma2_9b')
+
+
+def make_config(name: str, arg: str | None, model: str) -> ConfigDict:
+  """Returns the variant `arg` of the config `name` for a key of `released.MODELS`."""
+  structure, size = released.parse_arg(name, arg, ('anneal',))
+  config = released.make_config(default.task('arc'), model, size)
   if size != 'tiny':
     config.policy.max_new_tokens = 384
-    config.mesh.fsdp = 8
-    config.loss.num_microbatches = 2  # A prompt on each device at a time.
+    released.spread_over_eight(config)
   if size == 'tiny':
     config.task.max_side = 5  # Prompts of up to 1024 characters.
   elif not size:
     config.eval.num_prompts = 24  # Of 37; some may have longer prompts.
   if structure == 'anneal':
-    released_gemma2.anneal(config, at=1 if size else 1500)
+    released.anneal(config, at=1 if size else 1500)
   return config

@@ -16,7 +16,7 @@ problems in the real format. No released weights, no MATH.
 
 from ml_collections import ConfigDict
 
-from configs import gemma2_2b_math
+from configs import gemma2_2b_math, released
 
 SWEEP, NUM_SEEDS = gemma2_2b_math.SWEEP, gemma2_2b_math.NUM_SEEDS
 
@@ -25,6 +25,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant."""
   config = gemma2_2b_math.make_config('gemma2_9b_math', arg, 'gemma2_9b')
   if 'tiny' not in (arg or ''):
-    config.mesh.fsdp = 8
-    config.loss.num_microbatches = 2  # A prompt on each device at a time.
+    released.spread_over_eight(config)
   return config

@@ -27,7 +27,7 @@ k = 1, 4, 8.
 
 from ml_collections import ConfigDict
 
-from configs import default, released_gemma2
+from configs import default, released
 
 SWEEP = {
   'analytical': ('', {}),
@@ -43,20 +43,31 @@ NUM_SEEDS = 3
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant: 'schedule', 'quick', 'tiny', 'schedule_quick', ..."""
-  structure, size = released_gemma2.parse_arg('gemma2_maze', arg, ('schedule',))
+  return make_config('gemma2_maze', arg, 'gemma2_2b')
+
+
+def make_config(name: str, arg: str | None, model: str) -> ConfigDict:
+  """Returns the variant `arg` of the config `name` for a key of `released.MODELS`."""
+  structure, size = released.parse_arg(name, arg, ('schedule',))
   task = default.task('maze')
   task.num_train, task.num_held_out = 20_000, 256
   task.size, task.min_moves, task.max_moves = 7, 4, 16
   task.prompt_format = 'gemma_it'
-  config = released_gemma2.make_config(task, 'gemma2_2b', size)
+  config = released.make_config(task, model, size)
+  if size == 'tiny':
+    config.task.num_train, config.task.num_held_out = 16, 8
+  train_as_passk_training(config, structure, size)
+  return config
+
+
+def train_as_passk_training(config: ConfigDict, structure: str, size: str) -> None:
+  """Sets what Pass@k Training does alike on all of its tasks."""
   config.advantage.name = 'passk_analytical'
   config.loss.normalization = 'token'
   config.loss.num_minibatches = 2
   config.eval.num_prompts = 4 if size == 'tiny' else 256
   begin, end = 1, 2
-  if size == 'tiny':
-    config.task.num_train, config.task.num_held_out = 16, 8
-  else:
+  if size != 'tiny':
     config.policy.max_new_tokens = 512
   if size == 'quick':
     config.loss.num_microbatches = 2
@@ -70,4 +81,3 @@ def get_config(arg: str | None = None) -> ConfigDict:
   if structure == 'schedule':
     config.advantage.schedule = default.schedule('pass1_passk_pass1')
     config.advantage.schedule.begin, config.advantage.schedule.end = begin, end
-  return config

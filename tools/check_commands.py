@@ -32,6 +32,8 @@ _TIMEOUT_S = 1800
 _TAIL = 15  # Lines of a failed command's output that are shown.
 # What stands for something that the reader has and a clone does not.
 _PLACEHOLDER = re.compile(r'=(FOLDER|FILE|DIR)$')
+# Configs of released weights, which have a variant ':tiny' that needs none.
+_RELEASED = '(gemma2_(2b|9b|maze)|llama3_1_8b|qwen2_5_7b)'
 _TWO_STEPS = (
   '--config.num_train_steps=2 --config.eval.num_prompts=16 --config.log.tensorboard=False'
 ).split()
@@ -78,7 +80,11 @@ def tiny_sweep(words: list[str]) -> list[str]:
   """Returns one run of a sweep of the variant ':tiny'."""
   kept = [word for word in tiny(words) if not word.startswith('--only=')]
   name = next(re.search(r'configs/(\w+)', word)[1] for word in kept if 'configs/' in word)
-  return [*kept, '--num_seeds=1', f'--only={"analytical" if name == "gemma2_maze" else "k1"}']
+  return [
+    *kept,
+    '--num_seeds=1',
+    f'--only={"analytical" if re.search("maze|puzzles", name) else "k1"}',
+  ]
 
 
 def evaluation(words: list[str]) -> list[str]:
@@ -110,14 +116,14 @@ RULES = (
   Rule(r'make figures\b', replaced('python -m experiments.figures --output_dir figures'), 20),
   Rule(r'make constraints|\S*pip install|uv pip|\.venv/bin/pre-commit', 'changes an environment'),
   Rule(r'make$', replaced('make'), 1),
-  Rule(r'python -m pkpo_jax\.main --config=configs/gemma2_(2b|9b|maze)', tiny, 60),
+  Rule(rf'python -m pkpo_jax\.main --config=configs/{_RELEASED}', tiny, 60),
   Rule(r'python -m pkpo_jax\.main --config=configs/(bandit|gaussian)', two_steps, 15),
   Rule(r'python -m pkpo_jax\.main ', two_steps, 40),
   Rule(r'python -m pkpo_jax\.evaluate ', evaluation, 20),
   Rule(r'python -m pkpo_jax\.prepare .*=FOLDER', 'needs the published files of a data set'),
   Rule(r'python -m pkpo_jax\.samples runs/', replaced('python -m pkpo_jax.samples runs/k4'), 10),
   Rule(r'python -m pkpo_jax\.samples ', replaced('python -m pkpo_jax.samples --help'), 10),
-  Rule(r'python -m experiments\.launcher --config=configs/gemma2_', tiny_sweep, 60),
+  Rule(rf'python -m experiments\.launcher --config=configs/{_RELEASED}', tiny_sweep, 60),
   Rule(r'python -m experiments\.launcher ', with_words(_TWO_STEPS[0]), 60),
   Rule(r'python -m experiments\.(maze_tiny|hidden_answer)\.sweep', with_words('--smoke'), 90),
   Rule(r'python -m experiments\.toy_annealing\.sweep', as_written, 100),

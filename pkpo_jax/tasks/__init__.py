@@ -5,6 +5,7 @@ from pkpo_jax.tasks.base import Task
 from pkpo_jax.tasks.code.task import CodeProblems
 from pkpo_jax.tasks.copy import Copy
 from pkpo_jax.tasks.countdown import CountdownTask
+from pkpo_jax.tasks.drills import Drills
 from pkpo_jax.tasks.hidden_answer import HiddenAnswer
 from pkpo_jax.tasks.hidden_answer_text import HiddenAnswerText
 from pkpo_jax.tasks.math.task import MathProblems
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
   'code_problems': CodeProblems,
   'copy': Copy,
   'countdown': CountdownTask,
+  'drills': Drills,
   'hidden_answer': HiddenAnswer,
   'hidden_answer_text': HiddenAnswerText,
   'math_problems': MathProblems,

@@ -60,6 +60,8 @@ FORMATS = {
   'plain': PromptFormat('', '', '\n', '\n', None),
   # Text that goes on in a pattern, for weights that were only pretrained.
   'few_shot': PromptFormat('', 'Problem:\n', '\n\nAnswer:\n', '\n\n', '\n\nProblem:'),
+  # The same with questions and answers of one line each; the end of the line is the end.
+  'lines': PromptFormat('', 'Problem: ', '\nAnswer:\n', '\n\n', '\n'),
   # The turns that instruction-tuned Gemma-2 was trained on; <bos> stands before all of it.
   'gemma_it': PromptFormat(
     '<start_of_turn>user\n',

@@ -1,12 +1,63 @@
-"""What the configs of released Gemma-2 weights have in common; no config of its own."""
+"""What the configs of released weights have in common; no config of its own."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from configs import default
 
 SIZES = ('', 'quick', 'tiny')
+
+
+class Model(NamedTuple):
+  """Released weights, and what a model of the same family is called that is tiny.
+
+  Attributes:
+    preset: the architecture; None is that of the config.json beside the weights.
+    weights: folder of the weights.
+    tokenizer: the kind of tokenizer.
+    tokenizer_path: of its file or folder.
+    prompt_format: the turns that the model was trained on.
+    tiny: the preset of `:tiny`.
+  """
+
+  preset: str | None
+  weights: str
+  tokenizer: str
+  tokenizer_path: str
+  prompt_format: str
+  tiny: str
+
+
+def _gemma2(size: str) -> Model:
+  return Model(
+    preset=f'gemma2_{size}',
+    weights=f'weights/gemma2-{size}-it',
+    tokenizer='sentencepiece',
+    tokenizer_path='weights/tokenizer.model',
+    prompt_format='gemma_it',
+    tiny='gemma2_tiny',
+  )
+
+
+def _by_config_file(weights: str) -> Model:
+  return Model(
+    preset=None,
+    weights=weights,
+    tokenizer='huggingface',
+    tokenizer_path=weights,
+    prompt_format='chat',
+    tiny='llama_micro',
+  )
+
+
+MODELS = {
+  'gemma2_2b': _gemma2('2b'),
+  'gemma2_9b': _gemma2('9b'),
+  'llama3_1_8b': _by_config_file('weights/Llama-3.1-8B-Instruct'),
+  'qwen2_5_7b': _by_config_file('weights/Qwen2.5-7B-Instruct'),
+}
 
 
 def parse_arg(name: str, arg: str | None, structures: Sequence[str]) -> tuple[str, str]:
@@ -26,8 +77,10 @@ def parse_arg(name: str, arg: str | None, structures: Sequence[str]) -> tuple[st
   return choices[arg or '']
 
 
-def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
+def make_config(task: ConfigDict, model: str, size: str) -> ConfigDict:
   """Returns the config of PKPO's section 8 (arXiv 2505.15201) for a task, with k = 8.
+
+  `model` is a key of MODELS.
 
   From the paper: 16 samples of each of 16 problems a step, PPO, s_loo1, pass@k for k = 1, 2, 4, 8,
   12, 16. It states no learning rate, optimizer, KL, clipping, temperature or lengths; those here
@@ -42,17 +95,19 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
       of their answers stay below.
 
   'quick' takes four small steps with the same model, to see that all of it fits and runs. 'tiny'
-  takes two steps with a model of one million weights.
+  takes two steps with a model of at most one million weights.
   """
-  config = default.get_config()
+  config, released = default.get_config(), MODELS[model]
   config.num_train_steps = 3000
   config.task = task
+  if 'prompt_format' in task and task.prompt_format == 'gemma_it':
+    config.task.prompt_format = released.prompt_format
 
   config.policy = default.policy('language_model')
-  config.policy.tokenizer = default.tokenizer('sentencepiece')
-  config.policy.tokenizer.path = 'weights/tokenizer.model'
-  config.policy.preset = preset
-  config.policy.weights = f'weights/{preset.replace("_", "-")}-it'
+  config.policy.tokenizer = default.tokenizer(released.tokenizer)
+  config.policy.tokenizer.path = released.tokenizer_path
+  config.policy.preset = released.preset
+  config.policy.weights = released.weights
   config.policy.dtype = 'bfloat16'
   config.policy.remat = True
   config.policy.log_prob_chunk = 64
@@ -83,12 +138,12 @@ def make_config(task: ConfigDict, preset: str, size: str) -> ConfigDict:
     config.eval.num_prompts = 16
     config.log.every = 1
   elif size == 'tiny':
-    shrink(config)
+    shrink(config, released.tiny)
   return config
 
 
-def shrink(config: ConfigDict) -> None:
-  """Makes a config tiny: the same code on a model of one million weights and few samples."""
+def shrink(config: ConfigDict, preset: str) -> None:
+  """Makes a config tiny: the same code on a tiny model and few samples."""
   config.num_train_steps = 2
   config.optimizer.warmup_steps = 1
   config.policy.tokenizer = default.tokenizer('characters')
@@ -101,7 +156,9 @@ def shrink(config: ConfigDict) -> None:
     config.task.mbpp_source = config.task.humaneval_source = 'samples'
   if 'max_prompt_tokens' in config.task:
     config.task.max_prompt_tokens = None  # Characters are many.
-  config.policy.preset = 'gemma2_tiny'
+  config.policy.preset = preset
+  if 'prompt_format' in config.task and config.task.prompt_format == 'chat':
+    config.task.prompt_format = 'plain'  # Characters come without a chat template.
   config.policy.weights = None
   config.policy.dtype = 'float32'
   config.policy.max_new_tokens = 8
@@ -114,6 +171,12 @@ def shrink(config: ConfigDict) -> None:
   config.eval.num_prompts, config.eval.num_samples = 4, 4
   config.mesh.fsdp = 1
   config.log.every = 1
+
+
+def spread_over_eight(config: ConfigDict) -> None:
+  """Splits a model over eight devices, with one prompt on each of them at a time."""
+  config.mesh.fsdp = 8
+  config.loss.num_microbatches = config.rollout.num_prompts // (8 * config.loss.num_minibatches)
 
 
 def anneal(config: ConfigDict, at: int) -> None:
