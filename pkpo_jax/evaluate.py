@@ -220,7 +220,7 @@ def main(argv: list[str]) -> None:
   workdirs = [pathlib.Path(x) for x in (args.workdir, args.other_workdir) if x is not None]
   try:
     report.require_matplotlib()
-    checkpoint = _checkpoint(args.checkpoint)
+    checkpoint = read_checkpoint_name(args.checkpoint)
     output = output_folder(workdirs[0], args.output, args.overwrite)
     results = evaluate_workdirs(
       as_dict(args.config), workdirs, checkpoint, args.seed, args.num_prompts_at_once, output
@@ -296,7 +296,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
   return parse_flags(argv, config)
 
 
-def _checkpoint(name: str) -> int | str:
+def read_checkpoint_name(name: str) -> int | str:
+  """Returns a step, 'latest' or 'best', as a flag names it."""
   is_known = name in ('latest', 'best') or name.isdigit()
   expect(is_known, 'checkpoint', "a step, 'latest' or 'best'", name)
   return int(name) if name.isdigit() else name

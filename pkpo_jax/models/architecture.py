@@ -120,6 +120,11 @@ class Architecture(abc.ABC):
   def fields(self) -> dict[str, Any]:
     """What makes out the architecture, by the names of config.json."""
 
+  @property
+  @abc.abstractmethod
+  def config_json(self) -> dict[str, Any]:
+    """A config.json of the model, which `from_file` and transformers read."""
+
   def check_file(self, file: ConfigFile) -> None:
     """Raises DataError, with the first field that differs, if a config.json is another model's."""
     file.expect('model_type', self.model_types, None)

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pkpo_jax.errors import DataError, MissingDataError
@@ -121,6 +121,12 @@ class ConfigFile:
     if default_theta is not None:
       values.setdefault('rope_theta', default_theta)
     return ConfigFile(self.file, values, prefix)
+
+
+def sliding_windows(windows: Sequence[int | None]) -> dict[str, Any]:
+  """Returns the fields that `ConfigFile.layer_windows` reads each layer's window from."""
+  kinds = ['full_attention' if window is None else 'sliding_attention' for window in windows]
+  return {'layer_types': kinds, 'sliding_window': next(filter(None, windows), None)}
 
 
 def read_config(folder: str | os.PathLike) -> ConfigFile:

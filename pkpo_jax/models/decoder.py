@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from pkpo_jax.models import recipes
 from pkpo_jax.models.architecture import Architecture
-from pkpo_jax.models.config_file import ConfigFile
+from pkpo_jax.models.config_file import ConfigFile, sliding_windows
 from pkpo_jax.models.folders import drop_tied_head
 from pkpo_jax.models.recipes import Recipe
 
@@ -295,6 +295,39 @@ class Decoder(Architecture):
       'tie_word_embeddings': config.is_tied,
       'attention_bias': config.biases,
     }
+
+  @property
+  @override
+  def config_json(self):
+    config = self.config
+    kind = config.model_type
+    fields = {
+      'architectures': [f'{kind.capitalize()}ForCausalLM'],
+      'model_type': kind,
+      'vocab_size': config.num_embeddings,
+      'hidden_size': config.width,
+      'intermediate_size': config.hidden_width,
+      'num_hidden_layers': len(config.windows),
+      'num_attention_heads': config.num_heads,
+      'num_key_value_heads': config.num_kv_heads,
+      'head_dim': config.head_dim,
+      'hidden_act': 'silu',
+      'rms_norm_eps': config.norm_eps,
+      'rope_theta': config.rope_theta,
+      'tie_word_embeddings': config.is_tied,
+      'attention_bias': bool(config.biases),
+    }
+    if config.rope_scaling is not None:
+      fields['rope_scaling'] = {
+        'rope_type': 'llama3',
+        'factor': config.rope_scaling.factor,
+        'low_freq_factor': config.rope_scaling.low,
+        'high_freq_factor': config.rope_scaling.high,
+        'original_max_position_embeddings': config.rope_scaling.original_length,
+      }
+    if any(config.windows):
+      fields |= {'use_sliding_window': True, **sliding_windows(config.windows)}
+    return fields
 
   @override
   def recipe(self, name):

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 from pkpo_jax.models import recipes
 from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.models.attention import capped
-from pkpo_jax.models.config_file import ConfigFile
+from pkpo_jax.models.config_file import ConfigFile, sliding_windows
 from pkpo_jax.models.folders import drop_tied_head
 from pkpo_jax.models.recipes import Recipe, Stored
 
@@ -221,6 +221,27 @@ class Gemma(Architecture):
       'rope_theta of local and global layers': _rope(config)[0],
       'rope factor of local and global layers': _rope(config)[1],
     }
+
+  @property
+  @override
+  def config_json(self):
+    config, fields = self.config, self.fields
+    (local_base, base), (_, scale) = _rope(config)
+    kind = 'gemma3_text' if self.is_gemma3 else 'gemma2'
+    own = {
+      'architectures': ['Gemma3ForCausalLM' if self.is_gemma3 else 'Gemma2ForCausalLM'],
+      'model_type': kind,
+      'hidden_activation': 'gelu_pytorch_tanh',
+      'rms_norm_eps': 1e-6,
+      'rope_theta': base,
+      'tie_word_embeddings': True,
+      **sliding_windows(self.windows),
+    }
+    if self.is_gemma3:
+      own['rope_local_base_freq'] = local_base
+    if scale != 1:
+      own['rope_scaling'] = {'rope_type': 'linear', 'factor': scale}
+    return {name: value for name, value in fields.items() if ' ' not in name} | own
 
   @override
   def recipe(self, name):

@@ -5,21 +5,18 @@ import json
 import math
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from pkpo_jax.errors import DataError, UnavailableError, expect
+from pkpo_jax.errors import DataError, expect
 from pkpo_jax.models.gguf.families import Source, config_and_sources
 from pkpo_jax.models.gguf.reading import GGUFFile
 from pkpo_jax.models.gguf.vocabulary import Vocabulary, write_json
+from pkpo_jax.models.saving import DTYPES, new_folder, write_safetensors
 from pkpo_jax.progress import Progress
 
 NOTE = 'converted_from.json'
-_DTYPES = {'float32': ('F32', np.float32), 'bfloat16': ('BF16', jnp.bfloat16)}
 _MILLION = 10**6
 
 
@@ -46,7 +43,7 @@ def convert(
     DataError: if the file is damaged or not understood, or the folder holds something else; see
       `GGUFFile`, `config_and_sources` and `Vocabulary`. Nothing is written then.
   """
-  expect(dtype in _DTYPES, 'dtype', f'one of {sorted(_DTYPES)}', dtype)
+  expect(dtype in DTYPES, 'dtype', f'one of {sorted(DTYPES)}', dtype)
   file, folder = GGUFFile(gguf_file), pathlib.Path(folder)
   note = {'sha256': sha256(file.path), 'dtype': dtype}
   if folder.exists():
@@ -54,19 +51,12 @@ def convert(
     return folder
   config, sources = config_and_sources(file)
   vocabulary = Vocabulary(file, config['vocab_size'])
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  _check_space(folder.parent, sources, dtype)
-  unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
-  try:
+  size = _num_weights(sources) * np.dtype(DTYPES[dtype][1]).itemsize
+  with new_folder(folder, size) as unfinished:
     vocabulary.write(unfinished)
     write_json(unfinished / 'config.json', {**config, 'torch_dtype': dtype})
-    write_safetensors(unfinished / 'model.safetensors', file, sources, dtype)
+    _write_weights(unfinished / 'model.safetensors', file, sources, dtype)
     write_json(unfinished / NOTE, note)
-    unfinished.chmod(0o755)  # What mkdtemp makes is the user's alone.
-    unfinished.rename(folder)
-  except BaseException:
-    shutil.rmtree(unfinished, ignore_errors=True)
-    raise
   return folder
 
 
@@ -87,17 +77,6 @@ def check_note(folder: pathlib.Path, expected: dict[str, Any]) -> None:
       )
 
 
-def _check_space(parent: pathlib.Path, sources: dict[str, Source], dtype: str):
-  """Raises UnavailableError if the weights do not fit on the disk."""
-  needed = _num_weights(sources) * np.dtype(_DTYPES[dtype][1]).itemsize
-  free = shutil.disk_usage(parent).free
-  if free < needed:
-    raise UnavailableError(
-      f'{parent}: expected {needed / 1e9:.2f} GB of free disk for the weights, found '
-      f'{free / 1e9:.2f} GB.'
-    )
-
-
 def _num_weights(sources: dict[str, Source]) -> int:
   return sum(math.prod(source.shape) for source in sources.values())
 
@@ -108,36 +87,25 @@ def sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def write_safetensors(
+def _write_weights(
   path: pathlib.Path, file: GGUFFile, sources: dict[str, Source], dtype: str
 ) -> None:
-  """Writes tensors one at a time: the length of a JSON header, the header, the numbers.
-
-  The safetensors package wants all of them in memory. The format:
-  https://github.com/huggingface/safetensors#format.
-  """
-  name_of_dtype, dtype = _DTYPES[dtype]
-  header, end = {'__metadata__': {'format': 'pt'}}, 0
-  for name, source in sources.items():
-    begin, end = end, end + math.prod(source.shape) * np.dtype(dtype).itemsize
-    offsets = {'data_offsets': [begin, end]}
-    header[name] = {'dtype': name_of_dtype, 'shape': list(source.shape), **offsets}
-  text = json.dumps(header).encode()
-  text += b' ' * (-len(text) % 8)  # The numbers begin aligned.
+  """Dequantizes tensors and writes them, one at a time."""
   num_weights, done = _num_weights(sources), 0
-  with (
-    path.open('wb') as output,
-    Progress('converting', -(-num_weights // _MILLION), unit='million weight') as bar,
-  ):
-    output.write(len(text).to_bytes(8, 'little') + text)
-    for source in sources.values():
-      array, start = np.empty(source.shape, np.float32), 0
-      for chunk in file.chunks(source.name):
-        array[start : start + len(chunk)] = chunk
-        start += len(chunk)
-        bar.update((done + chunk.size) // _MILLION - done // _MILLION)
-        done += chunk.size
-      array = np.ascontiguousarray(source.change(array), dtype)
-      output.write(array.reshape(-1).view(np.uint8).data)
+  with Progress('converting', -(-num_weights // _MILLION), unit='million weight') as bar:
+
+    def arrays():
+      nonlocal done
+      for source in sources.values():
+        array, start = np.empty(source.shape, np.float32), 0
+        for chunk in file.chunks(source.name):
+          array[start : start + len(chunk)] = chunk
+          start += len(chunk)
+          bar.update((done + chunk.size) // _MILLION - done // _MILLION)
+          done += chunk.size
+        yield source.change(array)
+
+    shapes = {name: source.shape for name, source in sources.items()}
+    write_safetensors(path, shapes, arrays(), dtype)
     if num_weights % _MILLION:
       bar.update()
