@@ -6,10 +6,13 @@ import os
 import pathlib
 import platform
 import re
+import statistics
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent
@@ -109,3 +112,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Row]):
   widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
   for line in lines:
     print(''.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def largest_error(ours, others) -> float:
+  """Returns the largest difference between two trees, over the largest entry of each leaf."""
+  errors = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)), ours, others)
+  return float(max(map(float, jax.tree.leaves(errors))))
+
+
+def time_in_turns(contenders, arguments, repeats) -> dict[str, float]:
+  """Returns the median seconds of each function, called in turns with the same arguments."""
+  times = {name: [] for name in contenders}
+  for _ in range(repeats):
+    for name, fn in contenders.items():
+      start = time.perf_counter()
+      jax.block_until_ready(fn(*arguments))
+      times[name].append(time.perf_counter() - start)
+  return {name: statistics.median(values) for name, values in times.items()}

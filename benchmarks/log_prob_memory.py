@@ -13,7 +13,6 @@ accelerator: --width 2304 --tokens 256 512 1024.
 import argparse
 import functools
 import pathlib
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,9 +131,9 @@ def memory_rows(
         del contenders['plain']
       results = {name: jax.block_until_ready(fn(*arguments)) for name, fn in contenders.items()}
       if 'plain' in results:
-        row['gradient_error'] = largest_error(results['chunked'], results['plain'])
+        row['gradient_error'] = common.largest_error(results['chunked'], results['plain'])
       del results
-      seconds = time_in_turns(contenders, arguments, repeats)
+      seconds = common.time_in_turns(contenders, arguments, repeats)
       row |= {f'{name}_s': value for name, value in seconds.items()}
       if 'plain' in seconds:
         row['plain/chunked_time'] = seconds['plain'] / seconds['chunked']
@@ -194,21 +193,6 @@ def step_rows(
         **{'chunked_mib': chunked_mib, 'plain_mib': plain_mib},
         'plain/chunked_memory': plain_mib / chunked_mib,
       }
-
-
-def largest_error(ours, others) -> float:
-  errors = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)), ours, others)
-  return float(max(map(float, jax.tree.leaves(errors))))
-
-
-def time_in_turns(contenders, arguments, repeats) -> dict[str, float]:
-  times = {name: [] for name in contenders}
-  for _ in range(repeats):
-    for name, fn in contenders.items():
-      start = time.perf_counter()
-      jax.block_until_ready(fn(*arguments))
-      times[name].append(time.perf_counter() - start)
-  return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main(arguments: Sequence[str] | None = None):

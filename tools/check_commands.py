@@ -34,6 +34,7 @@ _TAIL = 15  # Lines of a failed command's output that are shown.
 _PLACEHOLDER = re.compile(r'=(FOLDER|FILE|DIR)$')
 # Configs of released weights, which have a variant ':tiny' that needs none.
 _RELEASED = '(gemma2_(2b|9b|maze)|llama3_1_8b|qwen2_5_7b)'
+_WITH_CONFIG = r'python -m (pkpo_jax\.main|experiments\.launcher) --config=configs/'
 _TWO_STEPS = (
   '--config.num_train_steps=2 --config.eval.num_prompts=16 --config.log.tensorboard=False'
 ).split()
@@ -107,6 +108,10 @@ def with_words(text: str) -> Callable[[list[str]], list[str]]:
 # in its place the command of the target is run.
 RULES = (
   Rule(
+    rf'make quickstart-pretrained|{_WITH_CONFIG}(gemma3_270m|smollm2_135m)',
+    'needs the packages that ship models; tests train a model on their task',
+  ),
+  Rule(
     r'make quickstart|python -m experiments\.quickstart',
     replaced('python -m experiments.quickstart --smoke'),
     90,
@@ -121,6 +126,7 @@ RULES = (
   Rule(r'python -m pkpo_jax\.main ', two_steps, 40),
   Rule(r'python -m pkpo_jax\.evaluate ', evaluation, 20),
   Rule(r'python -m pkpo_jax\.prepare .*=FOLDER', 'needs the published files of a data set'),
+  Rule(r'python -m pkpo_jax\.export ', replaced('python -m pkpo_jax.export --help'), 10),
   Rule(r'python -m pkpo_jax\.samples runs/', replaced('python -m pkpo_jax.samples runs/k4'), 10),
   Rule(r'python -m pkpo_jax\.samples ', replaced('python -m pkpo_jax.samples --help'), 10),
   Rule(rf'python -m experiments\.launcher --config=configs/{_RELEASED}', tiny_sweep, 60),

@@ -45,6 +45,7 @@ def attend_in_groups(
   index: Int[jax.Array, ''] | None = None,
   window: int | None = None,
   soft_cap: float | None = None,
+  block: int | None = None,
 ) -> tuple[Float[jax.Array, 'R S N H'], KeyValues]:
   """Returns what the tokens of completions take from their prompt and from their own past.
 
@@ -58,11 +59,13 @@ def attend_in_groups(
     index: `[]` with a cache: how many tokens of the completions came before.
     window: a query sees this many positions up to its own; None for all.
     soft_cap: of the logits; None for none.
+    block: how many tokens of each completion look at their keys at a time. Memory is then linear in
+      S, in the backward pass too, where the logits are computed again; the numbers stay the same.
+      None is all S.
 
   Returns:
     `[R, S, N, H]`, and the keys and values: those of the tokens, or the cache with theirs in it.
   """
-  length, num_heads, size = query.shape[1:]
   num_kv_heads = key.shape[2]
   # [P, M, K, S, H], the layout in which the products over heads need no copy of the cache.
   by_head = lambda y: jnp.moveaxis(y.reshape(*positions.shape, num_kv_heads, -1), 2, 3)
@@ -70,16 +73,42 @@ def attend_in_groups(
   if cache is not None:
     own = _write(cache, own, index)
   parts = (own,) if memory is None else (memory, own)
-  # The G query heads that share a head of keys stand together, with S: [P, M, K, G S, H].
-  query = query.reshape(*positions.shape, num_kv_heads, -1, size)
-  query = jnp.moveaxis(query, 2, 4)
-  num_shared = query.shape[3]
-  query = query.reshape(*query.shape[:3], -1, size)
-  query_positions = jnp.tile(positions, (1, 1, num_shared))
   needs_maximum = cache is None or not 0 < (soft_cap or 0) < _LARGEST_EXPONENT
-  attended = attend(query, query_positions, parts, window, soft_cap, needs_maximum)
-  attended = attended.reshape(*query.shape[:3], num_shared, length, -1)
-  return jnp.moveaxis(attended, 4, 2).reshape(*key.shape[:2], num_heads, -1), own
+
+  def attend_at(query, positions):
+    length, num_heads, size = query.shape[1:]
+    # The G query heads that share a head of keys stand together, with S: [P, M, K, G S, H].
+    query = query.reshape(*positions.shape, num_kv_heads, -1, size)
+    query = jnp.moveaxis(query, 2, 4)
+    num_shared = query.shape[3]
+    query = query.reshape(*query.shape[:3], -1, size)
+    query_positions = jnp.tile(positions, (1, 1, num_shared))
+    attended = attend(query, query_positions, parts, window, soft_cap, needs_maximum)
+    attended = attended.reshape(*query.shape[:3], num_shared, length, -1)
+    return jnp.moveaxis(attended, 4, 2).reshape(-1, length, num_heads, size)
+
+  if block is None or query.shape[1] <= block:
+    return attend_at(query, positions), own
+  return _in_blocks(attend_at, query, positions, block), own
+
+
+def _in_blocks(attend_at, query, positions, block):
+  """Returns `attend_at(query, positions)`, `[R, S, N, H]`, for `block` of the S at a time."""
+  length = query.shape[1]
+  num_blocks = -(-length // block)
+
+  def split(x, axis, **fill):
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, num_blocks * block - length)
+    x = jnp.pad(x, padding, **fill)
+    return jnp.moveaxis(
+      x.reshape(*x.shape[:axis], num_blocks, block, *x.shape[axis + 1 :]), axis, 0
+    )
+
+  blocks = split(query, 1), split(positions, 2, constant_values=NOWHERE)
+  attended = lax.map(jax.checkpoint(lambda arrays: attend_at(*arrays)), blocks)
+  attended = jnp.moveaxis(attended, 0, 1)
+  return attended.reshape(query.shape[0], -1, *query.shape[2:])[:, :length]
 
 
 def attend(

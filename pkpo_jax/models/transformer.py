@@ -36,6 +36,7 @@ class Transformer:
     lora: Lora | None = None,
     freeze_embedding: bool = False,
     vocab_size: int | None = None,
+    attention_block: int | None = None,
   ):
     """Sets up the model; makes no arrays.
 
@@ -48,6 +49,7 @@ class Transformer:
       freeze_embedding: keep the embedding table apart from the weights, as they are trained.
       vocab_size: tokens from this id on, which pad the embedding table, have probability 0; None
         is the size of the table.
+      attention_block: tokens of a completion that attend at a time; see `attend_in_groups`.
     """
     self.architecture = architecture
     self.dtype = dtype
@@ -61,6 +63,7 @@ class Transformer:
     )
     self._freeze_embedding = freeze_embedding
     self._remat = remat
+    self._attention_block = attention_block
     self._module = architecture.module(dtype)
 
   def init(self, key: jax.Array) -> dict[str, Any]:
@@ -197,6 +200,7 @@ class Transformer:
     rows = positions.reshape(-1, positions.shape[-1])
     query, key, value = architecture.project(block, x, rows, adapt)
     attended, key_values = attend_in_groups(
-      query, key, value, positions, memory, cache, index, window, architecture.soft_cap
+      *(query, key, value, positions, memory, cache, index, window, architecture.soft_cap),
+      self._attention_block,
     )
     return architecture.update(block, x, attended, adapt), key_values

@@ -35,6 +35,7 @@ class LanguageModel(Policy):
     weights: str | None = None,
     dtype: str = 'float32',
     remat: bool = False,
+    attention_block: int | None = None,
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
     lora_targets: tuple[str, ...] = tuple(LINEAR),
@@ -55,6 +56,9 @@ class LanguageModel(Policy):
         is random.
       dtype: of parameters and activations, 'float32' or 'bfloat16'.
       remat: recompute blocks in the backward pass instead of storing what is inside them.
+      attention_block: tokens of a completion, or of a prompt, that look at the tokens before them
+        at a time; memory is then linear in the length. None is all, which takes less time where it
+        fits.
       lora_rank: rank of adapters, which alone are trained and saved; None trains all weights.
       lora_alpha: adapters' updates are multiplied by lora_alpha / lora_rank; None is the rank.
       lora_targets: matrices with an adapter, in each layer: 'q', 'k', 'v' and 'o' of attention,
@@ -72,6 +76,12 @@ class LanguageModel(Policy):
         the preset.
     """
     expect(dtype in _DTYPES, 'dtype', f'one of {sorted(_DTYPES)}', dtype)
+    expect(
+      attention_block is None or attention_block >= 1,
+      'attention_block',
+      'at least 1 or None',
+      attention_block,
+    )
     expect(max_new_tokens >= 1, 'max_new_tokens', 'at least 1', max_new_tokens)
     expect(temperature >= 0, 'temperature', 'a number >= 0', temperature)
     expect(top_k is None or top_k >= 1, 'top_k', 'at least 1 or None', top_k)
@@ -91,7 +101,8 @@ class LanguageModel(Policy):
     if weights is not None:
       check_vocabulary(task.tokenizer, weights)
     self.model = Transformer(
-      self.architecture, _DTYPES[dtype], remat, lora, freeze_embedding, vocab_size
+      *(self.architecture, _DTYPES[dtype], remat, lora, freeze_embedding, vocab_size),
+      attention_block,
     )
     self.frozen = self.model.frozen
     self.partition_rules = self.model.partition_rules
