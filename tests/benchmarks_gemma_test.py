@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import gemma2_gpu, log_prob_memory, rl_step, rollout, turns
+from benchmarks import attention_memory, gemma2_gpu, log_prob_memory, rl_step, rollout, turns
 from pkpo_jax import session
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.tasks import TASKS
@@ -102,6 +102,13 @@ def test_shares_of_a_step():
   shares = {row['phase']: row['share'] for row in rl_step.piece_rows(replies)}
   assert shares['outside the model'] == pytest.approx(0.3)
   assert shares['advantages'] == pytest.approx(0.05) and shares['all'] == 1
+
+
+def test_attention_memory(tmp_path):
+  attention_memory.main(['--quick', '--outdir', str(tmp_path)])
+  rows = read(tmp_path / 'attention_memory_cpu.csv')['memory']
+  assert [row['tokens'] for row in rows] == ['16', '32']
+  assert all(float(row['gradient_error']) < 1e-5 for row in rows)
 
 
 def test_log_prob_memory(tmp_path):

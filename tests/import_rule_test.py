@@ -26,7 +26,7 @@ LAYERS = [
   {'evaluation'},
   {'session'},
   {'train'},
-  {'evaluate', 'main'},
+  {'evaluate', 'export', 'main'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'estimators', 'advantages'}
