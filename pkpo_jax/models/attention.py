@@ -1,7 +1,9 @@
 """Attention over groups of completions that share a prompt, and the keys and values it looks at.
 
 Keys and values come in two parts: those of the prompt, stored once for its N completions, and
-those of each completion. Sampling and training run the same code.
+those of each completion. Sampling and training run the same code. It is plain JAX on every device:
+`jax.nn.dot_product_attention` has no soft cap, and neither it nor Pallas' splash attention takes
+keys in two parts.
 """
 
 import functools
