@@ -39,8 +39,8 @@ def main() -> None:
     fetch(NAME, pathlib.Path(config.policy.weights))
   except CONFIG_ERRORS as error:
     sys.exit(str(error))
-  print(f'SmolLM2 135M Instruct, trained for pass@{config.advantage.k} on writing three letters in')
-  print(f'reverse order: {config.num_train_steps} steps.')
+  print(f'SmolLM2 135M Instruct, trained for pass@{config.advantage.k} on sums of three digits,')
+  print(f'{config.num_train_steps} steps.')
   workdir = args.workdir / 'smoke' if args.smoke else args.workdir
   train(config, workdir)
   before, after = (read_samples(workdir, 'eval', step) for step in (0, config.num_train_steps))
@@ -85,7 +85,7 @@ def draw(curves: dict[str, Interval], path: pathlib.Path) -> None:
     axis.fill_between(KS, interval.low, interval.high, color=color, alpha=0.15, linewidth=0)
   axis.set_xscale('log', base=2)
   axis.set_xticks(KS, KS)
-  axis.set(xlabel='k', ylabel='pass@k', title='SmolLM2 135M, three letters in reverse order')
+  axis.set(xlabel='k', ylabel='pass@k', title='SmolLM2 135M, sums of three digits')
   axis.set_ylim(0, 1)
   axis.legend()
   style.save(figure, path)
