@@ -8,8 +8,8 @@ number of the paper can be expected to come out. All ways to train:
 
   python -m experiments.launcher --config=configs/qwen2_5_7b_puzzles.py --root=runs/puzzles_7b
 
-Variants, sweep and hyper-parameters are those of `gemma2_maze`. Which puzzles is our choice: kinds
-from arithmetic, text, logic and graphs, 2,256 of each, 32 of each held out.
+Variants, sweep and hyper-parameters are those of `gemma2_maze`. Which puzzles is our choice: four
+kinds about text and four about numbers, 2,256 of each, 32 of each held out.
 
 Hardware: meant for one host with 8 GPUs or TPU chips of 80 GB or more. Run so far: `:tiny` alone,
 with a Llama of 0.1 million weights. No released weights of Qwen.

@@ -14,7 +14,7 @@ from pkpo_jax.policies.language_model import LanguageModel, completion_hidden
 NUM_PROMPTS, NUM_SAMPLES, PROMPT_LENGTH, LENGTH = 2, 2, 11, 14
 
 
-# With windows and soft caps; with neither. Blocks that divide no length, one, and all.
+# With windows and soft caps; with neither. Blocks that divide no length, and of one token.
 @pytest.mark.parametrize(('variant', 'block'), [('gemma2', 4), ('gemma2', 1), ('llama', 5)])
 def test_blocks_are_the_whole(variant, block):
   architecture = architecture_of(None, str(FIXTURES / variant))

@@ -1,4 +1,4 @@
-"""Reads the config.json beside the weights of a Hugging Face folder."""
+"""The config.json beside the weights of a Hugging Face folder, and other JSON there."""
 
 import json
 import os
@@ -21,6 +21,12 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise DataError(f'{file}: expected a JSON object, found a {type(value).__name__}.')
   return value
+
+
+def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+  """Writes a JSON object, with an indent if it is short enough to be read."""
+  indent = None if path.name == 'tokenizer.json' else 2
+  path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
 class ConfigFile:

@@ -130,7 +130,7 @@ def save_model(
   with new_folder(folder, size) as unfinished:
     config = _config_beside(architecture, beside) or architecture.config_json
     config.pop('dtype', None)  # Another name of the next one.
-    _write_json(unfinished / config_file.NAME, {**config, 'torch_dtype': dtype})
+    config_file.write_json(unfinished / config_file.NAME, {**config, 'torch_dtype': dtype})
     for file in _files_beside(beside):
       shutil.copyfile(file, unfinished / file.name)
     write_safetensors(unfinished / 'model.safetensors', shapes, arrays(), dtype)
@@ -175,7 +175,7 @@ def save_adapters(
   shapes = {name: array.shape for name, array in tensors.items()}
   folder = pathlib.Path(folder)
   with new_folder(folder, sum(array.nbytes for array in tensors.values())) as unfinished:
-    _write_json(unfinished / 'adapter_config.json', config)
+    config_file.write_json(unfinished / 'adapter_config.json', config)
     path = unfinished / 'adapter_model.safetensors'
     write_safetensors(path, shapes, tensors.values(), 'float32')
   return folder
@@ -203,7 +203,3 @@ def _files_beside(beside: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
       if (folder / name).is_file():
         found.setdefault(name, folder / name)
   return list(found.values())
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-  path.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from pkpo_jax.errors import DataError, expect
+from pkpo_jax.models.config_file import write_json
 from pkpo_jax.models.gguf.families import Source, config_and_sources
 from pkpo_jax.models.gguf.reading import GGUFFile
-from pkpo_jax.models.gguf.vocabulary import Vocabulary, write_json
+from pkpo_jax.models.gguf.vocabulary import Vocabulary
 from pkpo_jax.models.saving import DTYPES, new_folder, write_safetensors
 from pkpo_jax.progress import Progress
 

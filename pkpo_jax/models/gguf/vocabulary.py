@@ -1,10 +1,10 @@
 """Writes the tokenizer of a GGUF file as the files that Hugging Face and SentencePiece have."""
 
-import json
 import pathlib
 from typing import Any
 
 from pkpo_jax.errors import DataError, require_package
+from pkpo_jax.models.config_file import write_json
 from pkpo_jax.models.gguf.reading import GGUFFile
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
@@ -192,9 +192,3 @@ class Vocabulary:
 
   def _fail(self, field: str, expected: str, found: Any):
     raise DataError(f'{self._file.path}: tokenizer.ggml.{field}: expected {expected}, got {found}.')
-
-
-def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-  """Writes a JSON object, with an indent if it is short enough to be read."""
-  indent = None if path.name == 'tokenizer.json' else 2
-  path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + '\n', encoding='utf-8')
