@@ -12,8 +12,8 @@ All runs of the comparison, three seeds each:
 
   python -m experiments.launcher --config=configs/gemma3_270m.py --root=runs/gemma3_270m
 
-Hardware: two CPU cores and 8 GB of memory; half a minute a step or more. No run has been taken to
-its end yet.
+Hardware: two CPU cores. `:quick` took 5.5 GB of memory, and 16 s for its second step of 32
+completions. No other run has been taken to its end yet.
 """
 
 from ml_collections import ConfigDict

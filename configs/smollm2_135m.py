@@ -9,7 +9,7 @@ four examples, not chats. All runs of the comparison, three seeds each:
 
   python -m experiments.launcher --config=configs/smollm2_135m.py --root=runs/smollm2_135m
 
-Hardware: two CPU cores and 6 GB of memory. No run has been taken to its end yet.
+Hardware: two CPU cores. Only `:quick` has been taken to its end so far.
 """
 
 from ml_collections import ConfigDict
