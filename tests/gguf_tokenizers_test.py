@@ -61,12 +61,13 @@ def words_of():
   gpt2, qwen2, llama = map(tokenizer_cases.compiled, (GPT2, QWEN2, LLAMA))
   digit = tokenizer_cases.compiled('([N])')
   words = {'gpt-2': gpt2.findall, 'qwen2': qwen2.findall, 'llama-bpe': llama.findall}
+  words['deepseek-r1-qwen'] = qwen2.findall
   # Digits apart, then the words between them.
   words['smollm'] = lambda text: [word for part in digit.split(text) for word in gpt2.findall(part)]
   return lambda pre, text: words[pre](text)
 
 
-@pytest.mark.parametrize('pre', ['gpt-2', 'smollm', 'qwen2', 'llama-bpe'])
+@pytest.mark.parametrize('pre', ['gpt-2', 'smollm', 'qwen2', 'deepseek-r1-qwen', 'llama-bpe'])
 def test_byte_level_merges_by_rank(pre, folder_of, texts, words_of):
   tokenizer = HuggingFaceTokenizer(str(folder_of('llama', pre=pre)))
   tokens, _ = gguf_cases.byte_level()
@@ -76,7 +77,7 @@ def test_byte_level_merges_by_rank(pre, folder_of, texts, words_of):
     tokens[:3],
     functools.partial(words_of, pre),
     gguf_cases.byte_characters(),
-    normal_form='NFC' if pre == 'qwen2' else None,
+    normal_form='NFC' if 'qwen' in pre else None,
     whole_words=pre == 'llama-bpe',
   )
   for text in texts:
