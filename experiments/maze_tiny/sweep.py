@@ -12,13 +12,12 @@ import jax
 import numpy as np
 from absl import logging
 
+from experiments.comparison import curve_rows, over_seeds, paired_rows
 from experiments.launcher import Job, run_jobs
 from experiments.results import write_rows
 from pkpo_jax.checkpoints import restore_params
-from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.measure import Evaluation, make_evaluate
 from pkpo_jax.intervals import paired_bootstrap
-from pkpo_jax.metrics import read_metrics
 from pkpo_jax.progress import Progress
 from pkpo_jax.run import make_run
 from pkpo_jax.workdir import flatten
@@ -34,7 +33,7 @@ METHODS = {
   'k8': ('pkpo_loo_minus_one', 8),
   'tzsm': ('tzsm', 16),
 }
-# Which differences are of interest: first minus second.
+# Which differences are of interest: first minus second; the warm start has just one seed.
 PAIRS = [(method, 'k1') for method in ('k4', 'k8', 'tzsm')] + [('k8', 'k4')]
 PAIRS += [(method, 'warm') for method in METHODS]
 CURVES = ('cumulative_solve_rate', 'entropy', 'pass@1_rolling', 'pass@8_rolling')
@@ -70,6 +69,7 @@ def main() -> None:
   run_jobs([WARM], 1, 'warm start')
   run_jobs([jobs[m][seed] for seed in range(NUM_SEEDS) for m in METHODS], args.workers, 'maze_tiny')
   ks, found = evaluate({'warm': [WARM], **jobs})
+  values = {m: np.asarray([one.values for one in group]) for m, group in found.items()}
   config = flatten(job('k1', 0).load().to_dict())
   for field in ('seed', 'advantage.name', 'advantage.k'):
     del config[field]
@@ -77,8 +77,8 @@ def main() -> None:
   config['warm_start'] = flatten(WARM.load().to_dict())
   for name, rows in (
     ('pass_at_k', pass_at_k_rows(ks, found)),
-    ('paired', paired_rows(ks, found)),
-    ('curves', curve_rows(jobs)),
+    ('paired', paired_rows(values, PAIRS, ks, paired_bootstrap)),
+    ('curves', curve_rows(jobs, CURVES)),
   ):
     write_rows(
       RESULTS / f'{name}.csv',
@@ -112,58 +112,9 @@ def pass_at_k_rows(ks: tuple[int, ...], found: Mapping[str, list[Evaluation]]) -
     values = np.asarray([np.mean(one.values, axis=0) for one in evaluations])
     entropy = np.mean([np.mean(one.statistics['entropy']) for one in evaluations])
     for i, k in enumerate(ks):
-      row = {'method': method, 'k_eval': k, **_summary(values[:, i], 'pass_at_k')}
+      row = {'method': method, 'k_eval': k, **over_seeds(values[:, i], 'pass_at_k')}
       rows.append(row | {'entropy': entropy})
   return rows
-
-
-def paired_rows(ks: tuple[int, ...], found: Mapping[str, list[Evaluation]]) -> list[dict]:
-  """Returns the differences of PAIRS, paired by maze and by seed (the warm start has just one).
-
-  Two intervals: over mazes, of the mean over seeds (what other mazes would give, for these runs);
-  and the standard error over seeds (what other runs would give, on these mazes).
-  """
-  rows = []
-  for m, (method, baseline) in enumerate(PAIRS):
-    values, base = (np.asarray([one.values for one in found[x]]) for x in (method, baseline))
-    interval = paired_bootstrap(values.mean(axis=0), base.mean(axis=0), jax.random.key(m))
-    over_seeds = (values - base).mean(axis=1)
-    for i, k in enumerate(ks):
-      rows.append(
-        {
-          'method': method,
-          'baseline': baseline,
-          'k_eval': k,
-          'difference': interval.mean[i],
-          'low_95_over_mazes': interval.low[i],
-          'high_95_over_mazes': interval.high[i],
-          'standard_error_over_seeds': standard_error(over_seeds[:, i]),
-          'num_seeds_above': int(np.sum(over_seeds[:, i] > 0)),
-          'num_seeds': len(over_seeds),
-          'num_mazes': values.shape[1],
-        }
-      )
-  return rows
-
-
-def curve_rows(jobs: Mapping[str, list[Job]]) -> list[dict]:
-  """Returns the training metrics of each method at each logged step, means over seeds."""
-  rows = []
-  for method, group in jobs.items():
-    lines = [[x for x in read_metrics(one.workdir) if 'train/entropy' in x] for one in group]
-    for at_step in zip(*lines, strict=True):
-      row = {'method': method, 'step': at_step[0]['step']}
-      for name in CURVES:
-        found = _summary(np.asarray([line[f'train/{name}'] for line in at_step]), name)
-        row |= {name: found[name], f'{name}_se': found['standard_error']}
-      rows.append(row)
-  return rows
-
-
-def _summary(values: np.ndarray, name: str) -> dict[str, float | int | None]:
-  """Returns the mean over seeds, its standard error (None for one seed) and the number of seeds."""
-  error = standard_error(values) if len(values) > 1 else None
-  return {name: values.mean(), 'standard_error': error, 'num_seeds': len(values)}
 
 
 if __name__ == '__main__':
