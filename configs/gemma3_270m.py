@@ -27,4 +27,4 @@ NUM_SEEDS = 3
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config, or its variant 'short' or 'quick'."""
   path = 'weights/gemma3_270m/tokenizer.model'
-  return packaged.make_config('gemma3_270m', arg, 'reverse_3', 'sentencepiece', path)
+  return packaged.make_config('gemma3_270m', arg, 'remainder', 'sentencepiece', path)

@@ -31,32 +31,32 @@ def make_config(
       f'configs/{name}.py: expected one of {_VARIANTS} after the colon, got {arg!r}.'
     )
   config = default.get_config()
-  config.num_train_steps = 100
+  config.num_train_steps = 30
   config.task = default.task('drills', kind=kind)
   config.policy = default.policy('language_model', preset=None, weights=f'weights/{name}')
   config.policy.tokenizer = default.tokenizer(tokenizer, path=tokenizer_path)
   config.policy.freeze_embedding = True
-  config.policy.max_new_tokens = 8
+  config.policy.max_new_tokens = 4
   config.policy.log_prob_chunk = 4
 
   config.rollout.num_prompts, config.rollout.num_samples = 8, 16
   config.advantage.k = 8
 
-  config.optimizer.learning_rate = 1e-5
-  config.optimizer.warmup_steps = 5
+  config.optimizer.learning_rate = 3e-6
+  config.optimizer.warmup_steps = 2
   config.optimizer.decay = 'constant'
   config.optimizer.max_grad_norm = 1.0
 
-  config.eval.every = 50
-  config.eval.num_prompts = 64
+  config.eval.every = 30
+  config.eval.num_prompts = 128
   config.eval.policy = default.eval_policy()
-  config.checkpoint.every = 25
+  config.checkpoint.every = 10
+  config.checkpoint.max_to_keep = 1
   config.log.every = 1
   if arg == 'short':
     config.num_train_steps = config.eval.every = config.checkpoint.every = 20
     config.rollout.num_prompts = 4
     config.optimizer.learning_rate = 5e-5
-    config.optimizer.warmup_steps = 2
     config.eval.num_prompts = 32
   elif arg == 'quick':
     config.num_train_steps = 2

@@ -9,11 +9,11 @@ import sys
 import time
 
 import jax
-import numpy as np
 from absl import logging
 
 from configs import smollm2_135m
 from experiments import style
+from experiments.pretrained.evaluations import outcomes, question
 from pkpo_jax.curves import curve
 from pkpo_jax.errors import CONFIG_ERRORS
 from pkpo_jax.intervals import Interval, mean_interval
@@ -60,11 +60,7 @@ def main() -> None:
 
 def pass_at_k(samples: list[dict]) -> Interval:
   """Returns pass@k of an evaluation's samples, `[K]` for KS, with its interval over problems."""
-  groups = {}
-  for sample in samples:
-    groups.setdefault(sample['group'], []).append(float(sample['success']))
-  outcomes = np.array(list(groups.values()), np.float32)
-  return mean_interval(curve(outcomes, KS), jax.random.key(0))
+  return mean_interval(curve(outcomes(samples), KS), jax.random.key(0))
 
 
 def print_side_by_side(before: list[dict], after: list[dict]) -> None:
@@ -72,9 +68,8 @@ def print_side_by_side(before: list[dict], after: list[dict]) -> None:
   print(f'{"problem":<12}{"before":<28}{"after":<28}')
   pairs = zip(before, after, strict=True)
   for old, new in [pair for pair in pairs if pair[0]['sample'] == 0][:NUM_SHOWN]:
-    problem = old['prompt'].rsplit('Problem: ', 1)[1].partition('\n')[0]
     cells = (f'{sample["completion"].strip()!r:.18} {sample["verdict"]}' for sample in (old, new))
-    print(f'{problem:<12}' + ''.join(f'{cell:<28}' for cell in cells))
+    print(f'{question(old):<12}' + ''.join(f'{cell:<28}' for cell in cells))
 
 
 def draw(curves: dict[str, Interval], path: pathlib.Path) -> None:
