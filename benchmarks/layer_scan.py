@@ -42,8 +42,8 @@ CAPTIONS = {
     'and the state of Adam), which are the same.'
   ),
   'agreement': (
-    'log_prob_error: largest difference of a log-probability over the largest entry; same_completions: '
-    'whether sampling draws the same tokens.'
+    'log_prob_error: largest difference of a log-probability over the largest entry; '
+    'same_completions: whether sampling draws the same tokens.'
   ),
 }
 
