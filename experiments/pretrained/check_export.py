@@ -99,7 +99,13 @@ def compare(folder: pathlib.Path) -> None:
     FOLDER / 'results' / 'export.csv',
     found,
     command='python -m experiments.pretrained.check_export compare FOLDER',
-    config={'rank': RANK, 'alpha': 4.0, 'length': LENGTH, 'dtype': 'float32'},
+    config={
+      'rank': RANK,
+      'alpha': 4.0,
+      'length': LENGTH,
+      'dtype': 'float32',
+      'shard_bytes': SHARD_BYTES,
+    },
     seed=SEED,
     wall_seconds=time.monotonic() - start,
   )
