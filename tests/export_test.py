@@ -201,7 +201,7 @@ def test_a_cast_of_all_weights(workdir, tmp_path):
     assert half[name].dtype.name == 'bfloat16'
 
 
-def test_a_run_in_bfloat16_with_a_frozen_embedding(tmp_path, capsys):
+def test_a_run_in_bfloat16_with_a_frozen_embedding(tmp_path):
   architecture = architecture_of('llama_micro', None)
   start = Transformer(architecture, jnp.bfloat16).init(jax.random.key(5))['weights']
   config = {**architecture.config_json, 'eos_token_id': 1, 'max_position_embeddings': 777}
@@ -218,7 +218,7 @@ def test_a_run_in_bfloat16_with_a_frozen_embedding(tmp_path, capsys):
   _, params = restore(run, make_mesh(run.settings.mesh), workdir, 'latest')
   weights = run.policy.model.weights(params)
   assert_equal_bits(load_params(folder, weights, architecture), weights)
-  # What was trained has moved, norms by less than bfloat16 can tell.
+  # All but the embedding has moved; norms are no longer numbers of bfloat16.
   assert_equal_bits(weights['embedder'], start['embedder'])
   moved = [(x != y).any() for x, y in zip(*map(jax.tree.leaves, (weights, start)), strict=True)]
   assert sum(moved) == len(moved) - 1
@@ -255,13 +255,24 @@ def test_only_what_is_needed_has_to_be_there(workdir, tmp_path, capsys):
   )
 
 
+@pytest.mark.parametrize('changes', [{}, {'hidden_size': 128}, {'rope_theta': 1e4}])
+def test_a_config_beside_the_tokenizer_is_taken_if_it_is_of_the_model(changes, workdir, tmp_path):
+  write_tokenizer(tmp_path / 'tokenizer.json')
+  own = architecture_of('llama_micro', None).config_json
+  config = {**own, 'eos_token_id': 1, 'max_position_embeddings': 777, **changes}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  tokenizer = {'name': 'huggingface', 'path': str(tmp_path)}
+  export(changed(workdir, tmp_path, tokenizer=tokenizer), tmp_path / 'out')
+  ids = {'bos_token_id': 2, 'eos_token_id': [1, 3], 'pad_token_id': 0}
+  expected = {**own, **ids} if changes else config
+  assert read_config(tmp_path / 'out').fields == {**expected, 'torch_dtype': 'float32'}
+
+
 def test_the_files_of_a_tokenizer_of_another_name(workdir, tmp_path):
-  """Beside it are another vocabulary and the config of a larger model of the same type."""
+  """Beside it is another vocabulary."""
   folder = tmp_path / 'tokenizer'
   folder.mkdir()
   write_tokenizer(folder / 'tok.json')
-  config = {**architecture_of('llama_micro', None).config_json, 'hidden_size': 128}
-  (folder / 'config.json').write_text(json.dumps({**config, 'eos_token_id': 1}))
   (folder / 'tokenizer.model').write_text('another')
   (folder / 'chat_template.jinja').write_text('the own one')
   template = tmp_path / 'mine.jinja'
@@ -279,10 +290,6 @@ def test_the_files_of_a_tokenizer_of_another_name(workdir, tmp_path):
   }
   assert (out / 'tokenizer.json').read_text() == (folder / 'tok.json').read_text()
   assert (out / 'chat_template.jinja').read_text() == template.read_text()
-  written = read_config(out).fields
-  assert written['hidden_size'] == 64
-  ids = {name: written[f'{name}_token_id'] for name in ('bos', 'eos', 'pad')}
-  assert ids == {'bos': 2, 'eos': [1, 3], 'pad': 0}
   there, here = (
     HuggingFaceTokenizer(**x)
     for x in ({key: x for key, x in tokenizer.items() if key != 'name'}, {'path': str(out)})
