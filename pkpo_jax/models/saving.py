@@ -21,7 +21,7 @@ from pkpo_jax.models.lora import Adapters, Lora
 from pkpo_jax.models.recipes import weight_name
 
 DTYPES = {'float32': 'F32', 'bfloat16': 'BF16'}  # Their names in safetensors.
-_SHARD_BYTES = 5 * 10**9  # As transformers splits weights.
+_SHARD_BYTES = 5 * 10**9  # The usual size of files on Hugging Face.
 
 
 @contextlib.contextmanager
