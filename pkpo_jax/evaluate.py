@@ -124,8 +124,10 @@ def _after_piece(bar: Any, samples: SampleWriter | None, step: int) -> AfterPiec
   return after_piece
 
 
-def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) -> tuple[int, Any]:
-  """Returns a checkpoint's step and all parameters, including those that were not trained."""
+def restore(
+  run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str, trained_only: bool = False
+) -> tuple[int, Any]:
+  """Returns a checkpoint's step and all parameters, or only those that were trained."""
   policy = run.policy
   key = run_keys(jax.random.key(run.settings.seed)).init
   shapes = jax.eval_shape(policy.init, key)
@@ -133,7 +135,7 @@ def restore(run: Run, mesh: Mesh, workdir: pathlib.Path, checkpoint: int | str) 
   like = sharding.with_shardings(shapes, shardings)
   trained = {name: like[name] for name in like.keys() - policy.frozen}
   step, params = restore_params(workdir, trained, None if checkpoint == 'latest' else checkpoint)
-  if policy.frozen:
+  if policy.frozen and not trained_only:
     params |= make_init(policy, run.optimizer, mesh)(key)[1]
   return step, params
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import figures, gaussian_exact, results, style
+from experiments.pretrained import rows as rows_without_jax
 from pkpo_jax import ADVANTAGES
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,16 @@ def test_header_names_command_code_and_machine(tmp_path):
   assert json.loads(provenance['config']) == PROVENANCE['config']
   assert provenance['seed'] == '7' and provenance['wall_seconds'] == '12.3'
   assert 'cores' in provenance['hardware']
+
+
+@pytest.mark.parametrize('packages', [{'torch', 'peft'}, {'torch'}])
+def test_rows_without_jax_name_peft_where_it_is(packages, tmp_path, monkeypatch):
+  find_spec = lambda name: name if name in packages else None
+  monkeypatch.setattr(rows_without_jax.importlib.util, 'find_spec', find_spec)
+  monkeypatch.setattr(rows_without_jax.importlib.metadata, 'version', lambda name: '1.2')
+  rows_without_jax.write(tmp_path / 'rows.csv', [{'x': 1}], **PROVENANCE)
+  found = results.read_provenance(tmp_path / 'rows.csv')['jax']
+  assert ('peft 1.2' in found) == ('peft' in packages) and 'torch 1.2' in found
 
 
 @pytest.mark.parametrize(

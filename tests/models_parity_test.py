@@ -135,4 +135,4 @@ def test_adapters_can_be_on_every_matrix_of_every_family(loaded):
     stored = _as_stored(model, params['weights'])
     updates = lora.updates(adapters)
     assert len(updates) == 7 * len(model.windows)
-    assert all(update.shape == stored[name].shape for name, update in updates.items())
+    assert all(update().shape == stored[name].shape for name, update in updates.items())

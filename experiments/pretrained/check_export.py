@@ -7,8 +7,8 @@ has torch, transformers and peft:
   TORCH_PYTHON -m experiments.pretrained.check_export compare FOLDER
 
 Random weights of the micro presets and of the fixtures of every architecture, with adapters of
-rank 2 on all matrices, once merged into the weights and once beside them. The second step writes
-results/export.csv.
+rank 2 on all matrices, once merged into the weights, in files of 20 kB, and once beside them. The
+second step writes results/export.csv.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 FOLDER = pathlib.Path(__file__).parent
 FIXTURES = pathlib.Path('tests/fixtures/huggingface')
 PRESETS = ('gemma2_micro', 'gemma3_micro', 'llama_micro')
-SEED, LENGTH, RANK = 0, 24, 2
+SEED, LENGTH, RANK, SHARD_BYTES = 0, 24, 2, 20_000
 
 
 def write(folder: pathlib.Path) -> None:
@@ -52,8 +52,11 @@ def write(folder: pathlib.Path) -> None:
     plain = {'weights': params['weights']}
     base, _ = Transformer(architecture, jnp.float32)(plain, tokens[:, None], positions)
     updates = model.lora.updates(params['adapters'])
-    saving.save_model(folder / name / 'merged', architecture, params['weights'], 'float32', updates)
-    saving.save_model(folder / name / 'base', architecture, params['weights'], 'float32')
+    model_and_weights = architecture, params['weights']
+    saving.save_model(folder / name / 'base', *model_and_weights)
+    saving.save_model(
+      folder / name / 'merged', *model_and_weights, updates=updates, shard_bytes=SHARD_BYTES
+    )
     path = str((folder / name / 'base').absolute())
     saving.save_adapters(folder / name / 'adapters', model.lora, params['adapters'], path)
     np.savez(
@@ -96,7 +99,13 @@ def compare(folder: pathlib.Path) -> None:
     FOLDER / 'results' / 'export.csv',
     found,
     command='python -m experiments.pretrained.check_export compare FOLDER',
-    config={'rank': RANK, 'alpha': 4.0, 'length': LENGTH, 'dtype': 'float32'},
+    config={
+      'rank': RANK,
+      'alpha': 4.0,
+      'length': LENGTH,
+      'dtype': 'float32',
+      'shard_bytes': SHARD_BYTES,
+    },
     seed=SEED,
     wall_seconds=time.monotonic() - start,
   )

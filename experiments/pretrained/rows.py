@@ -3,6 +3,7 @@
 import csv
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -16,7 +17,8 @@ def _git(*arguments):
 
 def write(path, rows, command, config, seed, wall_seconds):
   """Writes rows as `experiments.results.write_rows`, and which packages stood in for jax."""
-  packages = ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'gguf')
+  packages = ['torch', 'transformers', 'tokenizers', 'sentencepiece', 'gguf']
+  packages += ['peft'] if importlib.util.find_spec('peft') else []  # Only some rows need it.
   versions = ' '.join(f'{name} {importlib.metadata.version(name)}' for name in packages)
   commit = _git('rev-parse', '--short', 'HEAD')
   not_results = ['.', ':(exclude,glob)experiments/**/results/**']

@@ -19,7 +19,7 @@ from pkpo_jax.models.config_file import read_json
 from pkpo_jax.models.recipes import Stored
 
 DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
-_SAFETENSORS, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
+SAFETENSORS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _ROWS_AT_ONCE = 8192
 
 
@@ -32,13 +32,13 @@ def format_of(path: pathlib.Path) -> str:
   """
   if not path.is_dir():
     raise MissingDataError(f'{path}: expected the folder of a checkpoint, found none.')
-  if (path / _SAFETENSORS).exists() or (path / _INDEX).exists():
+  if (path / SAFETENSORS).exists() or (path / INDEX).exists():
     return 'huggingface'
   if (path / '_METADATA').exists():
     return 'release'
   found = sorted(item.name for item in path.iterdir())[:10]
   raise DataError(
-    f'{path}: expected {_SAFETENSORS} or {_INDEX} (Hugging Face) or _METADATA (the orbax '
+    f'{path}: expected {SAFETENSORS} or {INDEX} (Hugging Face) or _METADATA (the orbax '
     f'checkpoint of a gemma release), found {found}.'
   )
 
@@ -91,7 +91,7 @@ def open_huggingface(path: pathlib.Path, files: contextlib.ExitStack) -> dict[st
     found = sorted(shard.keys())
     for name in names or ():
       if name not in found:
-        raise DataError(f'{file}: {name}: expected here by {_INDEX}, found no such tensor.')
+        raise DataError(f'{file}: {name}: expected here by {INDEX}, found no such tensor.')
     for name in found:
       part = shard.get_slice(name)
       dtype = DTYPES.get(part.get_dtype(), part.get_dtype())
@@ -102,20 +102,20 @@ def open_huggingface(path: pathlib.Path, files: contextlib.ExitStack) -> dict[st
 
 def _shards(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str] | None]]:
   """Yields each file of weights and which tensors the index says are in it, if there is one."""
-  if (path / _SAFETENSORS).exists():
-    yield path / _SAFETENSORS, None
+  if (path / SAFETENSORS).exists():
+    yield path / SAFETENSORS, None
     return
-  weight_map = read_json(path / _INDEX).get('weight_map')
+  weight_map = read_json(path / INDEX).get('weight_map')
   is_map = isinstance(weight_map, dict) and all(isinstance(x, str) for x in weight_map.values())
   if not is_map or not weight_map:
-    raise DataError(f'{path / _INDEX}: expected a weight_map to files, found {weight_map!r:.200}.')
+    raise DataError(f'{path / INDEX}: expected a weight_map to files, found {weight_map!r:.200}.')
   shards = {}
   for name, file in sorted(weight_map.items()):
     shards.setdefault(file, []).append(name)
   for file, names in shards.items():
     if not (path / file).is_file():
       raise MissingDataError(
-        f'{path / file}: expected by {_INDEX} for {names[0]} and {len(names) - 1} more, found no '
+        f'{path / file}: expected by {INDEX} for {names[0]} and {len(names) - 1} more, found no '
         'such file.'
       )
   for file, names in shards.items():

@@ -86,10 +86,17 @@ class Lora:
     update = self.scale * ((x.astype(jnp.float32) @ a) @ b)
     return (y.astype(jnp.float32) + update.reshape(y.shape)).astype(y.dtype)
 
-  def updates(self, adapters: Adapters) -> dict[str, Float[jax.Array, 'out in']]:
-    """Returns what adapters add to stored matrices, `[out, in]` float32, by their stored names."""
+  def updates(self, adapters: Adapters) -> dict[str, Callable[[], Float[jax.Array, 'out in']]]:
+    """Returns functions that compute what adapters add to stored matrices, by their stored names.
+
+    Each returns `[out, in]` float32. All of them at once may be as large as the model.
+    """
     return {
-      weight_name(int(layer.removeprefix('layer_')), target): self.scale * (x['a'] @ x['b']).T
+      weight_name(int(layer.removeprefix('layer_')), target): functools.partial(self._update, x)
       for layer, of_layer in adapters.items()
       for target, x in of_layer.items()
     }
+
+  def _update(self, factors):
+    """Returns the update of one matrix as it is stored."""
+    return self.scale * (factors['a'] @ factors['b']).T

@@ -1,33 +1,27 @@
 """Writes weights as Hugging Face stores them, one tensor at a time."""
 
 import contextlib
+import itertools
 import json
-import math
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from pkpo_jax.errors import UnavailableError, expect
-from pkpo_jax.models import config_file
+from pkpo_jax.models import config_file, folders
 from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.models.lora import Adapters, Lora
 from pkpo_jax.models.recipes import weight_name
 
-DTYPES = {'float32': ('F32', np.float32), 'bfloat16': ('BF16', jnp.bfloat16)}
-# What may lie beside weights and says how texts become tokens, and where completions end.
-_TOKENIZER_FILES = (
-  *('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json'),
-  *('added_tokens.json', 'vocab.json', 'merges.txt', 'chat_template.jinja'),
-  'generation_config.json',
-)
+DTYPES = {'float32': 'F32', 'bfloat16': 'BF16'}  # Their names in safetensors.
+_SHARD_BYTES = 5 * 10**9  # The usual size of files on Hugging Face.
 
 
 @contextlib.contextmanager
@@ -57,10 +51,7 @@ def new_folder(folder: pathlib.Path, num_bytes: int) -> Iterator[pathlib.Path]:
 
 
 def write_safetensors(
-  path: pathlib.Path,
-  shapes: Mapping[str, tuple[int, ...]],
-  arrays: Iterable[np.ndarray],
-  dtype: str,
+  path: pathlib.Path, like: Mapping[str, jax.ShapeDtypeStruct], arrays: Iterable[np.ndarray]
 ) -> None:
   """Writes tensors one at a time: the length of a JSON header, the header, the numbers.
 
@@ -69,21 +60,20 @@ def write_safetensors(
 
   Args:
     path: the file.
-    shapes: of the tensors, by name.
+    like: the shapes of the tensors and the dtypes, of DTYPES, that they are cast to, by name.
     arrays: the tensors, in that order.
-    dtype: a key of DTYPES, which they are cast to.
   """
-  name_of_dtype, numpy_dtype = DTYPES[dtype]
   header, end = {'__metadata__': {'format': 'pt'}}, 0
-  for name, shape in shapes.items():
-    begin, end = end, end + math.prod(shape) * np.dtype(numpy_dtype).itemsize
-    header[name] = {'dtype': name_of_dtype, 'shape': list(shape), 'data_offsets': [begin, end]}
+  for name, x in like.items():
+    begin, end = end, end + _num_bytes(x)
+    offsets = {'data_offsets': [begin, end]}
+    header[name] = {'dtype': DTYPES[x.dtype.name], 'shape': list(x.shape), **offsets}
   text = json.dumps(header).encode()
   text += b' ' * (-len(text) % 8)  # The numbers begin aligned.
   with path.open('wb') as output:
     output.write(len(text).to_bytes(8, 'little') + text)
-    for array in arrays:
-      array = np.ascontiguousarray(array, numpy_dtype)
+    for x, array in zip(like.values(), arrays, strict=True):
+      array = np.ascontiguousarray(array, x.dtype)
       output.write(array.reshape(-1).view(np.uint8).data)
 
 
@@ -91,9 +81,11 @@ def save_model(
   folder: str | os.PathLike,
   architecture: Architecture,
   weights: Mapping[str, Any],
-  dtype: str,
-  updates: Mapping[str, Float[jax.Array, 'out in']] | None = None,
-  beside: Iterable[str | os.PathLike] = (),
+  dtype: str | None = None,
+  updates: Mapping[str, Callable[[], Float[jax.Array, 'out in']]] | None = None,
+  config: Mapping[str, Any] | None = None,
+  files: Mapping[str, str | os.PathLike] | None = None,
+  shard_bytes: int = _SHARD_BYTES,
 ) -> pathlib.Path:
   """Writes a model as a Hugging Face folder; `load_params` reads it back.
 
@@ -101,10 +93,12 @@ def save_model(
     folder: does not exist yet; appears when it is finished.
     architecture: of the model.
     weights: its parameters.
-    dtype: of the weights there, 'float32' or 'bfloat16'.
-    updates: what adapters add to stored matrices, from `Lora.updates`; added before the cast.
-    beside: files and folders that the model came with. Their tokenizer's files are copied, and
-      their config.json where it is of the same kind of model; it may say more than is known here.
+    dtype: of all weights there, 'float32' or 'bfloat16'; None keeps that of each.
+    updates: what adapters add to stored matrices, from `Lora.updates`; added in float32, before a
+      cast.
+    config: config.json, but for its dtype; None is `architecture.config_json`.
+    files: what else is in the folder: copies, by their names there.
+    shard_bytes: weights of more bytes are split into files of up to so many, or of one tensor.
 
   Returns:
     The folder.
@@ -113,28 +107,60 @@ def save_model(
     FieldError: if the dtype is another, or the folder exists.
     UnavailableError: if the disk has no room.
   """
-  expect(dtype in DTYPES, 'dtype', f'one of {sorted(DTYPES)}', dtype)
-  folder, updates, shapes, leaves = pathlib.Path(folder), updates or {}, {}, []
+  expect(dtype is None or dtype in DTYPES, 'dtype', f'one of {sorted(DTYPES)} or None', dtype)
+  folder, updates, like, leaves = pathlib.Path(folder), updates or {}, {}, []
   for at, leaf in jax.tree.leaves_with_path(dict(weights)):
     recipe = architecture.recipe(jax.tree_util.keystr(at, simple=True, separator='/'))
-    shapes |= dict.fromkeys(recipe.names, recipe.shape)
+    like |= dict.fromkeys(recipe.names, jax.ShapeDtypeStruct(recipe.shape, dtype or leaf.dtype))
     leaves.append((recipe, leaf))
-  size = sum(map(math.prod, shapes.values())) * np.dtype(DTYPES[dtype][1]).itemsize
 
   def arrays():
     for recipe, leaf in leaves:
       parts = recipe.split(np.asarray(jax.device_get(leaf)))
       for name, part in zip(recipe.names, parts, strict=True):
-        yield part.astype(np.float32) + np.asarray(updates[name]) if name in updates else part
+        yield part.astype(np.float32) + np.asarray(updates[name]()) if name in updates else part
 
-  with new_folder(folder, size) as unfinished:
-    config = _config_beside(architecture, beside) or architecture.config_json
-    config.pop('dtype', None)  # Another name of the next one.
-    config_file.write_json(unfinished / config_file.NAME, {**config, 'torch_dtype': dtype})
-    for file in _files_beside(beside):
-      shutil.copyfile(file, unfinished / file.name)
-    write_safetensors(unfinished / 'model.safetensors', shapes, arrays(), dtype)
+  config = dict(architecture.config_json if config is None else config)
+  config.pop('dtype', None)  # Another name of the next one.
+  # That of the matrices; norms may have another.
+  config['torch_dtype'] = max(like.values(), key=lambda x: x.size).dtype.name
+  with new_folder(folder, sum(map(_num_bytes, like.values()))) as unfinished:
+    config_file.write_json(unfinished / config_file.NAME, config)
+    for name, file in (files or {}).items():
+      shutil.copyfile(file, unfinished / name)
+    _write_shards(unfinished, like, arrays(), shard_bytes)
   return folder
+
+
+def _write_shards(
+  folder: pathlib.Path,
+  like: Mapping[str, jax.ShapeDtypeStruct],
+  arrays: Iterator[np.ndarray],
+  shard_bytes: int,
+) -> None:
+  """Writes tensors in as many files as they take, and which is in which if there are several."""
+  shards, room = [], 0
+  for name, x in like.items():
+    if not shards or _num_bytes(x) > room:
+      shards.append({})
+      room = shard_bytes
+    shards[-1][name] = x
+    room -= _num_bytes(x)
+  if len(shards) == 1:
+    write_safetensors(folder / folders.SAFETENSORS, like, arrays)
+    return
+  weight_map = {}
+  for i, shard in enumerate(shards, start=1):
+    file = f'model-{i:05}-of-{len(shards):05}.safetensors'
+    weight_map |= dict.fromkeys(shard, file)
+    write_safetensors(folder / file, shard, itertools.islice(arrays, len(shard)))
+  metadata = {'total_size': sum(map(_num_bytes, like.values()))}
+  index = {'metadata': metadata, 'weight_map': weight_map}
+  config_file.write_json(folder / folders.INDEX, index)
+
+
+def _num_bytes(x: jax.ShapeDtypeStruct) -> int:
+  return x.size * x.dtype.itemsize
 
 
 def save_adapters(
@@ -172,34 +198,10 @@ def save_adapters(
     'inference_mode': True,
     'target_modules': [weight_name(0, target).split('.')[-2] for target in lora.targets],
   }
-  shapes = {name: array.shape for name, array in tensors.items()}
+  like = {name: jax.ShapeDtypeStruct(x.shape, np.float32) for name, x in tensors.items()}
   folder = pathlib.Path(folder)
   with new_folder(folder, sum(array.nbytes for array in tensors.values())) as unfinished:
     config_file.write_json(unfinished / 'adapter_config.json', config)
     path = unfinished / 'adapter_model.safetensors'
-    write_safetensors(path, shapes, tensors.values(), 'float32')
+    write_safetensors(path, like, tensors.values())
   return folder
-
-
-def _config_beside(
-  architecture: Architecture, beside: Iterable[str | os.PathLike]
-) -> dict[str, Any]:
-  """Returns the config.json that the model came with; {} where there is none of its kind."""
-  kind = architecture.config_json['model_type']
-  for path in map(pathlib.Path, beside):
-    if (path / config_file.NAME).is_file():
-      file = config_file.read_config(path)
-      if file.model_type() == kind:  # Not that of a model of images and text.
-        return dict(file.fields)
-  return {}
-
-
-def _files_beside(beside: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
-  """Returns the tokenizer's files, the first of each name."""
-  found = {}
-  for path in map(pathlib.Path, beside):
-    folder = path if path.is_dir() else path.parent
-    for name in _TOKENIZER_FILES:
-      if (folder / name).is_file():
-        found.setdefault(name, folder / name)
-  return list(found.values())

@@ -107,7 +107,7 @@ class Transformer:
       recipe = self.architecture.recipe(name)
       if not updates.keys().isdisjoint(recipe.names):
         parts = [
-          (part + updates[stored]).astype(part.dtype) if stored in updates else part
+          (part + updates[stored]()).astype(part.dtype) if stored in updates else part
           for stored, part in zip(recipe.names, recipe.split(weight), strict=True)
         ]
         merged[name] = recipe.join(parts)

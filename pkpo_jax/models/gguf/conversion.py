@@ -7,6 +7,7 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from pkpo_jax.errors import DataError, expect
@@ -52,7 +53,7 @@ def convert(
     return folder
   config, sources = config_and_sources(file)
   vocabulary = Vocabulary(file, config['vocab_size'])
-  size = _num_weights(sources) * np.dtype(DTYPES[dtype][1]).itemsize
+  size = _num_weights(sources) * np.dtype(dtype).itemsize
   with new_folder(folder, size) as unfinished:
     vocabulary.write(unfinished)
     write_json(unfinished / 'config.json', {**config, 'torch_dtype': dtype})
@@ -106,7 +107,7 @@ def _write_weights(
           done += chunk.size
         yield source.change(array)
 
-    shapes = {name: source.shape for name, source in sources.items()}
-    write_safetensors(path, shapes, arrays(), dtype)
+    like = {name: jax.ShapeDtypeStruct(x.shape, dtype) for name, x in sources.items()}
+    write_safetensors(path, like, arrays())
     if num_weights % _MILLION:
       bar.update()
