@@ -1,13 +1,14 @@
 """Every architecture computes the logits of transformers, and its weights go there and back."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gemma import gm
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from benchmarks.parity import FIXTURES, differences, load
 from pkpo_jax.models import architecture_of
@@ -95,6 +96,32 @@ def test_recipes_give_back_what_was_stored(variant, loaded):
   assert found.keys() == stored.keys()
   for name, tensor in stored.items():
     np.testing.assert_array_equal(found[name], tensor.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+  ('of_text', 'of_images'),
+  [
+    ('language_model.', ('vision_tower.', 'multi_modal_projector.')),
+    ('model.language_model.', ('model.vision_tower.', 'model.multi_modal_projector.')),
+  ],
+)
+def test_a_gemma3_of_images_gives_its_text_model(of_text, of_images, loaded, tmp_path):
+  """By the names of old and of new files."""
+  _, params, _ = loaded['gemma3_text']
+  source = FIXTURES / 'gemma3_text'
+  tensors = {}
+  for name, tensor in load_file(source / 'model.safetensors').items():
+    inner = name if of_text == 'language_model.' else name.removeprefix('model.')
+    tensors[of_text + inner] = tensor
+  for prefix in of_images:
+    tensors[f'{prefix}weight'] = np.ones((3, 2), np.float32)
+  save_file(tensors, tmp_path / 'model.safetensors')
+  text = json.loads((source / 'config.json').read_text())
+  config = {'model_type': 'gemma3', 'text_config': text, 'vision_config': {'hidden_size': 2}}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  model, found = load(tmp_path)
+  assert model.architecture.fields == loaded['gemma3_text'][0].architecture.fields
+  jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
 @pytest.mark.parametrize('preset', ['gemma3_micro', 'llama_micro'])
