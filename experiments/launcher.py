@@ -212,13 +212,9 @@ def steps_done(job: Job) -> int:
 
 def _start(job: Job, worker: int, num_workers: int) -> subprocess.Popen:
   """Starts a training on the cores of this worker: two that share cores take longer."""
-  # The trainings of a sweep compile the same programs.
-  cache = {'JAX_COMPILATION_CACHE_DIR': str(job.workdir.parent / '.jax_cache')}
   job.workdir.parent.mkdir(parents=True, exist_ok=True)  # A fresh clone has no runs/ yet.
   with _log(job).open('a') as log:
-    process = subprocess.Popen(
-      job.command(), stdout=log, stderr=subprocess.STDOUT, env=cache | os.environ
-    )
+    process = subprocess.Popen(job.command(), stdout=log, stderr=subprocess.STDOUT)
   if hasattr(os, 'sched_setaffinity'):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(process.pid, cores[worker::num_workers] or cores)

@@ -31,7 +31,7 @@ from pkpo_jax.run import Run, make_init, make_run
 from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.settings import as_dict
 from pkpo_jax.typing import Key
-from pkpo_jax.workdir import config_file_of, flatten, read_config
+from pkpo_jax.workdir import config_file_of, flatten, keep_compilations, read_config
 
 LEVEL = 0.95  # Of the intervals.
 
@@ -220,6 +220,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
   args = flags.FLAGS
   workdirs = [pathlib.Path(x) for x in (args.workdir, args.other_workdir) if x is not None]
+  keep_compilations(workdirs[0])
   try:
     report.require_matplotlib()
     checkpoint = read_checkpoint_name(args.checkpoint)

@@ -3,6 +3,7 @@
 python -m pkpo_jax.main --config=configs/bandit.py --workdir=runs/bandit
 """
 
+import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -11,6 +12,7 @@ from pkpo_jax.errors import CONFIG_ERRORS, USER_ERRORS
 from pkpo_jax.flags import expand, flag_value, parse_flags
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.train import prepare, run_steps
+from pkpo_jax.workdir import keep_compilations
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for config, metrics and checkpoints; a run that is there is resumed.'
@@ -22,7 +24,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'expected only flags, got {argv[1:]}.')
   logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
-  config, workdir = flags.FLAGS.config, _WORKDIR.value
+  config, workdir = flags.FLAGS.config, pathlib.Path(_WORKDIR.value)
+  keep_compilations(workdir)
   try:
     config_file = flag_value(expand(sys.argv), 'config')
     prepared = prepare(config, workdir, config_file)

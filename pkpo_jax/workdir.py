@@ -26,6 +26,19 @@ _PATHS = ('policy.weights', 'policy.tokenizer.path', 'warm_start')
 _HEAD_BYTES = 2**20  # Of each file, beside its name and size, what is compared.
 
 
+def keep_compilations(workdir: pathlib.Path) -> None:
+  """Makes jax keep compiled programs in .jax_cache beside workdir, for the next start of any run.
+
+  Where JAX_COMPILATION_CACHE_DIR says another folder, it is that one. To be called before anything
+  is compiled. An entry is for one version of jax and one kind of machine; others compile anew.
+  """
+  if jax.config.jax_compilation_cache_dir is None:
+    folder = workdir.absolute().parent / '.jax_cache'
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    # A run compiles many programs that take less than a second each.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
 def check_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """Returns the fields in which this config differs from that of the run in `workdir`.
 

@@ -2,10 +2,17 @@
 
 import json
 
+import jax
 import pytest
 
 from pkpo_jax.errors import WorkdirError
-from pkpo_jax.workdir import check_workdir, claim_workdir, lock_workdir, read_config
+from pkpo_jax.workdir import (
+  check_workdir,
+  claim_workdir,
+  keep_compilations,
+  lock_workdir,
+  read_config,
+)
 
 CONFIG = {
   'seed': 0,
@@ -131,3 +138,18 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
   with pytest.raises(WorkdirError, match=r'workdir: cannot write to .*file/run: Not a directory'):
     with lock_workdir(tmp_path / 'file' / 'run'):
       pass
+
+
+def test_compiled_programs_are_kept_beside_the_workdir_unless_another_place_is_named(tmp_path):
+  names = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
+  before = {name: getattr(jax.config, name) for name in names}
+  try:
+    for named, expected in (('elsewhere', 'elsewhere'), (None, str(tmp_path / 'runs/.jax_cache'))):
+      jax.config.update(names[0], named)
+      keep_compilations(tmp_path / 'runs' / 'k8')
+      assert jax.config.jax_compilation_cache_dir == expected
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+    assert not (tmp_path / 'runs').exists(), 'a folder before anything is compiled'
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
