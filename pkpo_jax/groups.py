@@ -1,4 +1,8 @@
-"""A group, the samples of one prompt: its checks, its mask, its order and its center."""
+"""A group, the samples of one prompt: its checks, its mask, its order and its center.
+
+What the kernels share is jitted here, so that a kernel that is called as it stands, outside of jit,
+runs as a few programs and not as some seventy operations, each compiled anew for every shape.
+"""
 
 import dataclasses
 import functools
@@ -22,6 +26,7 @@ COUNTING_MAX_N = 256
 _PAIRS_AT_A_TIME = 32
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Group:
   """Checked rewards of groups, one per leading index.
@@ -56,6 +61,7 @@ class Group:
     """Returns `[*p, 1]`: the mean of `values` over the samples that exist, 0 if there are none."""
     return self.sum(values) / self.count
 
+  @jax.jit
   def max(self) -> jax.Array:
     """Returns `[*p, 1]`: the largest reward of each group, 0 if it has no sample."""
     if self.where is None:
@@ -63,6 +69,7 @@ class Group:
     largest = jnp.max(jnp.where(self.where, self.rewards, -jnp.inf), axis=-1, keepdims=True)
     return jnp.where(self.num_valid[..., None] > 0, largest, 0)
 
+  @jax.jit
   def centered(self) -> jax.Array:
     """Returns `[*p, n]`: rewards minus their group's mean; exactly 0 where all are equal.
 
@@ -72,6 +79,7 @@ class Group:
     below_max = self.mask(self.rewards - self.max())
     return self.mask(below_max - self.mean(below_max))
 
+  @jax.jit
   def minus_mean_of_others(self) -> jax.Array:
     """Returns `[*p, n]`: each reward minus the mean of the other samples' rewards (RLOO)."""
     return self.centered() * self.count / jnp.maximum(self.count - 1, 1)
@@ -84,6 +92,7 @@ class Group:
     """Returns `[*p, n]`: 0, but NaN where a reward is NaN."""
     return 0 * self.rewards
 
+  @functools.partial(jax.jit, static_argnames='below_n')
   def allows(self, k: jax.Array, *, below_n: bool = False) -> jax.Array:
     """Returns `[*p, 1]` or scalar bool: whether 1 <= k <= num_valid (< if below_n)."""
     m = jnp.asarray(self.n if self.num_valid is None else self.num_valid[..., None])
@@ -121,14 +130,23 @@ def as_group(rewards: Rewards, where: Mask = None) -> Group:
     dtype = jnp.float32
   else:
     raise FieldTypeError('rewards', f'expected real numbers, got dtype {rewards.dtype}.')
+  if where is not None:
+    where = _as_bool(jnp.asarray(where))
+    if where.shape != rewards.shape:
+      raise FieldError(
+        'where', f'expected the shape of rewards {rewards.shape}, got {where.shape}.'
+      )
+  return _make_group(rewards, where, dtype)
+
+
+@functools.partial(jax.jit, static_argnames='dtype')
+def _make_group(rewards: jax.Array, where: jax.Array | None, dtype: jax.typing.DTypeLike) -> Group:
+  """Returns the group of checked arrays."""
   # The barrier: a compiler may compute a reward anew, rounded otherwise, wherever it is read, and
   # then the best reward does not equal the maximum, nor equal rewards each other.
   rewards = lax.optimization_barrier(lax.stop_gradient(rewards.astype(dtype)))
   if where is None:
     return Group(_poisoned(rewards, rewards), None, None)
-  where = _as_bool(jnp.asarray(where))
-  if where.shape != rewards.shape:
-    raise FieldError('where', f'expected the shape of rewards {rewards.shape}, got {where.shape}.')
   num_valid = jnp.sum(where, axis=-1, dtype=jnp.int32)
   existing = jnp.where(where, rewards, 0)
   return Group(jnp.where(where, _poisoned(rewards, existing), 0), where, num_valid)
@@ -312,6 +330,7 @@ def require_rewards(group: Group, is_allowed: Callable, expected: str) -> jax.Ar
   return jnp.all(allowed, axis=-1, keepdims=True)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Order:
   """The order statistics of groups.
@@ -326,19 +345,23 @@ class Order:
   values: jax.Array
   ranks: jax.Array
 
+  @jax.jit
   def gaps(self) -> jax.Array:
     """Returns `[*p, n]`: D_t = g_(t+1) - g_(t) >= 0 for t = 1..n, with D_n = 0."""
     return jnp.diff(self.values, axis=-1, append=self.values[..., -1:])
 
+  @jax.jit
   def steps(self) -> jax.Array:
     """Returns `[*p, n]`: g_(t) - g_(t-1) >= 0 for t = 1..n, with 0 at t = 1."""
     return jnp.diff(self.values, axis=-1, prepend=self.values[..., :1])
 
+  @jax.jit
   def to_samples(self, by_rank: jax.Array) -> jax.Array:
     """Returns `[*p, n]`: for each sample the entry of `by_rank` at its rank."""
     return jnp.take_along_axis(by_rank, self.ranks, axis=-1)
 
 
+@jax.jit
 def order(group: Group) -> Order:
   """Returns the order statistics of each group, O(n log n) for large n.
 
@@ -398,6 +421,7 @@ def _order_by_counting(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
   return lax.optimization_barrier((functools.reduce(jnp.maximum, candidates), ranks))
 
 
+@functools.partial(jax.jit, static_argnames='reverse')
 def cumulative_sum(values: AnyArray, *, reverse: bool = False) -> jax.Array:
   """Returns `[*p, n]`: sum of values_s over s <= t, or over s >= t if `reverse`."""
   n = values.shape[-1]

@@ -58,16 +58,21 @@ def subset_weights(
   [0.         0.16666667 0.33333333 0.5       ]
   """
   hi, lo = _split_log_factorials(n)
-  k = jnp.asarray(k, jnp.int32)
   m = jnp.asarray(n if num_valid is None else num_valid, jnp.int32)[..., None]
+  return _subset_weights(hi.astype(dtype), lo.astype(dtype), jnp.asarray(k, jnp.int32), m)
+
+
+@jax.jit
+def _subset_weights(hi: jax.Array, lo: jax.Array, k: jax.Array, m: jax.Array) -> jax.Array:
+  """Returns v_t `[*p, n]` from the tables `[n + 1]` and the samples m `[*p, 1]`."""
+  n = len(hi) - 1
   t = jnp.arange(1, n + 1, dtype=jnp.int32)
   safe_k = jnp.clip(k, 1, n)
   safe_m = jnp.maximum(m, safe_k)
 
   def log_weights(table):
-    table = jnp.asarray(table, dtype)
     # log (t-k)! for all t at once is a window of the table; t < k reads the padding.
-    padded = jnp.concatenate([jnp.zeros(n, dtype), table])
+    padded = jnp.concatenate([jnp.zeros(n, table.dtype), table])
     log_t_minus_k = jax.lax.dynamic_slice(padded, (n + 1 - safe_k,), (n,))
     log_n_choose = table[safe_m] - table[safe_m - safe_k]
     return (table[:n] - log_t_minus_k) - log_n_choose + (table[safe_k] - table[safe_k - 1])

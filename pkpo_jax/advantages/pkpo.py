@@ -135,6 +135,7 @@ def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   return _finish(group, excess * group.count / jnp.maximum(group.count - k, 1), allowed)
 
 
+@jax.jit
 def excess_over_mean_max(
   group: groups.Group, ranked: groups.Order, v: jax.Array, k: jax.Array
 ) -> jax.Array:
@@ -152,6 +153,7 @@ def excess_over_mean_max(
   return ranked.to_samples(gained - lost) / jnp.maximum(k, 1)
 
 
+@jax.jit
 def _weigh(group: groups.Group, k: jax.Array) -> tuple[groups.Order, jax.Array, jax.Array]:
   """Returns the order of each group, v_t `[..., n]`, and v_t D_t `[..., n]`."""
   ranked = groups.order(group)
@@ -159,5 +161,6 @@ def _weigh(group: groups.Group, k: jax.Array) -> tuple[groups.Order, jax.Array, 
   return ranked, v, v * ranked.gaps()
 
 
+@jax.jit
 def _finish(group: groups.Group, advantages: jax.Array, allowed: jax.Array) -> jax.Array:
   return group.mask(jnp.where(allowed, advantages, 0))
