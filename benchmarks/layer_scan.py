@@ -132,8 +132,8 @@ def make_policy(preset: str, tokens: int, dtype: str, scanned: bool):
 
 def prompts_of(rollout):
   """Returns the prompts of a rollout."""
-  tokens, mask = rollout.prompt_tokens, rollout.prompt_mask
-  return Prompts(ids=np.arange(len(tokens)), tokens=tokens, mask=mask, hidden=())
+  tokens, mask = map(jnp.asarray, (rollout.prompt_tokens, rollout.prompt_mask))
+  return Prompts(ids=jnp.arange(len(tokens)), tokens=tokens, mask=mask, hidden=())
 
 
 def programs(policy, init, rollout):
@@ -212,6 +212,7 @@ def main(arguments: Sequence[str] | None = None):
   )
   parser.add_argument('--quick', action='store_true', help='a tiny model: shows that it runs')
   parser.add_argument('--presets', nargs='+', default=['gemma2_2b', 'gemma2_9b'])
+  parser.add_argument('--run_preset', default='gemma2_tiny', help='small model, run to compare')
   parser.add_argument('--num_prompts', type=int, default=4)
   parser.add_argument('--num_samples', type=int, default=8)
   parser.add_argument('--prompt_tokens', type=int, default=256)
@@ -219,10 +220,11 @@ def main(arguments: Sequence[str] | None = None):
   parser.add_argument('--outdir', type=pathlib.Path, default=common.FOLDER / 'results')
   options = parser.parse_args(arguments)
   if options.quick:
-    options.presets, options.prompt_tokens, options.tokens = ['gemma2_tiny'], 8, 8
+    options.presets, options.run_preset = ['llama_micro'], 'llama_micro'
+    options.prompt_tokens = options.tokens = 8
   header = common.describe('benchmarks.layer_scan', arguments, 'seed: 0; bfloat16')
   print('\n'.join(header), f'\n{CAPTIONS["compilation"]}', sep='\n')
-  tables = {'agreement': [agreement('gemma2_tiny')]}
+  tables = {'agreement': [agreement(options.run_preset)]}
   tables['compilation'] = [
     row for preset in options.presets for row in compilations(preset, options)
   ]

@@ -9,7 +9,15 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import attention_memory, gemma2_gpu, log_prob_memory, rl_step, rollout, turns
+from benchmarks import (
+  attention_memory,
+  gemma2_gpu,
+  layer_scan,
+  log_prob_memory,
+  rl_step,
+  rollout,
+  turns,
+)
 from pkpo_jax import session
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.tasks import TASKS
@@ -102,6 +110,22 @@ def test_shares_of_a_step():
   shares = {row['phase']: row['share'] for row in rl_step.piece_rows(replies)}
   assert shares['outside the model'] == pytest.approx(0.3)
   assert shares['advantages'] == pytest.approx(0.05) and shares['all'] == 1
+
+
+def test_layer_scan(tmp_path):
+  layer_scan.main(['--quick', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'layer_scan_cpu.csv')
+  assert [row['program'] for row in tables['compilation']] == ['sampling', 'update']
+  assert float(tables['agreement'][0]['log_prob_error']) < 1e-5
+  assert tables['agreement'][0]['same_completions'] == 'True'
+
+
+@pytest.mark.parametrize(
+  ('windows', 'length'),
+  [((None,) * 3, 1), ((4, None) * 2, 2), ((4, 4, None) * 2, 3), ((4, 4, None, 4), 4)],
+)
+def test_the_pattern_of_layers(windows, length):
+  assert layer_scan.pattern_of(windows) == length
 
 
 def test_attention_memory(tmp_path):

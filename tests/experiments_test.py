@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import figures, gaussian_exact, results, style
+from experiments.launcher import sweep_jobs
 from experiments.pretrained import rows as rows_without_jax
+from experiments.pretrained import training
 from pkpo_jax import ADVANTAGES
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,44 @@ def test_header_names_command_code_and_machine(tmp_path):
   assert json.loads(provenance['config']) == PROVENANCE['config']
   assert provenance['seed'] == '7' and provenance['wall_seconds'] == '12.3'
   assert 'cores' in provenance['hardware']
+
+
+def test_trainings_of_pretrained_models_are_compared(tmp_path, monkeypatch, capsys):
+  """Of runs that only left their files: 2 seeds, 4 held-out problems of 16 samples."""
+  monkeypatch.setattr(training, 'RESULTS', tmp_path / 'results')
+  jobs = sweep_jobs('smollm2_135m', tmp_path, num_seeds=2)
+  last = jobs[0].load().num_train_steps
+  # Of 16 samples of each problem, the first so many are right.
+  right = {('k1', 0): 1, ('k1', last): 4, ('k8', 0): 1, ('k8', last): 8}
+  for job in jobs:
+    method = job.workdir.name.split('_')[0]
+    (job.workdir / 'samples').mkdir(parents=True)
+    samples = [
+      {
+        **{'step': step, 'split': 'eval', 'group': group, 'sample': i},
+        'prompt': f'Problem: 1 + 1\nAnswer:\n2\n\nProblem: {group} + 1\nAnswer:\n',
+        **{'completion': f'{i % 2}\n', 'success': i < right[method, step]},
+      }
+      for step in (0, last)
+      for group in range(8)
+      for i in range(16)
+    ]
+    lines = [{'step': step, 'eval/entropy': 1.0} for step in (0, last)]
+    lines += [{'step': 0} | {f'train/{name}': 0.5 for name in training.CURVES}]
+    for name, records in (('samples/eval.jsonl', samples), ('metrics.jsonl', lines)):
+      text = ''.join(f'{json.dumps(record)}\n' for record in records)
+      (job.workdir / name).write_text(text)
+  training.write('smollm2_135m', jobs, 1.0)
+  rows = results.read_rows(tmp_path / 'results' / 'smollm2_135m_pass_at_k.csv')
+  at = {(row['method'], row['k_eval']): row for row in rows}
+  assert [at[method, 1]['pass_at_k'] for method in ('before', 'k1', 'k8')] == [1 / 16, 1 / 4, 1 / 2]
+  assert at['k8', 16]['pass_at_k'] == 1 and at['k8', 1]['num_seeds'] == 2
+  rows = results.read_rows(tmp_path / 'results' / 'smollm2_135m_paired.csv')
+  first = next(row for row in rows if row['method'] == 'k8' and row['baseline'] == 'k1')
+  assert first['difference'] == 0.25 and first['num_seeds_above'] == 2
+  text = (tmp_path / 'results' / 'smollm2_135m_answers.txt').read_text()
+  assert "3 + 1\n  before  '1' x8  '0' x7  *'0'\n" in text
+  assert text == capsys.readouterr().out.rstrip('\n') + '\n'
 
 
 @pytest.mark.parametrize('packages', [{'torch', 'peft'}, {'torch'}])

@@ -46,10 +46,11 @@ def main() -> None:
   for model, group in jobs.items():
     run_jobs(group, args.workers, model)
   for model, group in jobs.items():
-    _write(model, group, time.time() - start)
+    write(model, group, time.time() - start)
 
 
-def _write(model: str, jobs: Sequence[Job], wall_seconds: float) -> None:
+def write(model: str, jobs: Sequence[Job], wall_seconds: float) -> None:
+  """Writes the rows and the answers of a model's trainings, and prints the answers."""
   config = jobs[0].load()
   ks, last = tuple(config.eval.ks), config.num_train_steps
   of_method = {}
