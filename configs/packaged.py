@@ -56,7 +56,7 @@ def make_config(
   if arg == 'short':
     config.num_train_steps = config.eval.every = config.checkpoint.every = 20
     config.rollout.num_prompts = 4
-    config.optimizer.learning_rate = 5e-5
+    config.optimizer.learning_rate = 1e-5
     config.eval.num_prompts = 32
   elif arg == 'quick':
     config.num_train_steps = 2
