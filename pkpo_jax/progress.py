@@ -69,6 +69,10 @@ class Progress:
       self._next_line = now + _LINE_EVERY_S
       self._write(now)
 
+  def note(self, text: str) -> None:
+    """Writes a line about what goes on, above the bar if there is one."""
+    tqdm.tqdm.write(f'{self._name}: {text}', file=sys.stderr)
+
   def close(self) -> None:
     """Ends the bar, or writes the last line of a log that has some."""
     if self._bar is not None:

@@ -201,10 +201,13 @@ class Session:
     self._bar.update()
 
   def _evaluation(self, step: int, params: Any) -> dict[str, float]:
-    key = jax.random.fold_in(self._keys.eval, step)
+    key, settings = jax.random.fold_in(self._keys.eval, step), self._run.settings.eval
+    if step == self._first_step:  # Nothing else shows that it goes on.
+      size = f'{settings.num_prompts} problems x {settings.num_samples} samples'
+      self._bar.note(f'evaluation of {size} at step {step}')
     keep = functools.partial(self._samples['eval'].add, step)
     evaluation = self._evaluate(params, step, key, after_piece=keep)
-    metrics = evaluation_metrics(evaluation, self._run.settings.eval.ks)
+    metrics = evaluation_metrics(evaluation, settings.ks)
     return {name: float(value) for name, value in metrics.items()}
 
   def _sample_writer(self, split: str) -> SampleWriter:

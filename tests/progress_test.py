@@ -49,6 +49,12 @@ def test_quick_work_says_nothing(clock, capsys):
   assert not capsys.readouterr().err
 
 
+def test_a_note_is_a_line_at_once(clock, capsys):
+  with Progress('run', 40) as bar:
+    bar.note('evaluation')
+  assert capsys.readouterr().err == 'run: evaluation\n'
+
+
 def test_without_a_total_there_is_no_eta(clock, capsys):
   with Progress('read', unit='record') as bar:
     _steps(bar, clock, [4.0] * 5)

@@ -64,12 +64,15 @@ def pass_at_k(samples: list[dict]) -> Interval:
 
 
 def print_side_by_side(before: list[dict], after: list[dict]) -> None:
-  """Prints the first completion of some problems before and after the training."""
-  print(f'{"problem":<12}{"before":<28}{"after":<28}')
+  """Prints of some problems the first completion, and how many are right, before and after."""
+  num_right = [outcomes(samples).sum(axis=1) for samples in (before, after)]
+  num_samples = len(before) // len(num_right[0])
+  print(f'{"problem":<12}{"before":<28}{"after":<28}right of {num_samples}')
   pairs = zip(before, after, strict=True)
   for old, new in [pair for pair in pairs if pair[0]['sample'] == 0][:NUM_SHOWN]:
     cells = (f'{sample["completion"].strip()!r:.18} {sample["verdict"]}' for sample in (old, new))
-    print(f'{question(old):<12}' + ''.join(f'{cell:<28}' for cell in cells))
+    counts = ' -> '.join(f'{right[old["group"]]:.0f}' for right in num_right)
+    print(f'{question(old):<12}' + ''.join(f'{cell:<28}' for cell in cells) + counts)
 
 
 def draw(curves: dict[str, Interval], path: pathlib.Path) -> None:
