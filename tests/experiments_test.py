@@ -84,7 +84,7 @@ def test_trainings_of_pretrained_models_are_compared(tmp_path, monkeypatch, caps
     for name, records in (('samples/eval.jsonl', samples), ('metrics.jsonl', lines)):
       text = ''.join(f'{json.dumps(record)}\n' for record in records)
       (job.workdir / name).write_text(text)
-  training.write('smollm2_135m', jobs, 1.0)
+  training.write('smollm2_135m', jobs)
   rows = results.read_rows(tmp_path / 'results' / 'smollm2_135m_pass_at_k.csv')
   at = {(row['method'], row['k_eval']): row for row in rows}
   assert [at[method, 1]['pass_at_k'] for method in ('before', 'k1', 'k8')] == [1 / 16, 1 / 4, 1 / 2]

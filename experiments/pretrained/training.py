@@ -8,7 +8,6 @@ in place (python -m pkpo_jax.pretrained NAME).
 
 import argparse
 import collections
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def main() -> None:
   parser.add_argument('--models', type=lambda x: x.split(','), default=MODELS)
   parser.add_argument('--workers', type=int, default=1, help='trainings at a time')
   parser.add_argument('--smoke', action='store_true', help='two steps of each: only that they run')
-  args, start = parser.parse_args(), time.time()
+  args = parser.parse_args()
   jobs = {model: sweep_jobs(model, RUNS / model) for model in args.models}
   if args.smoke:
     run_jobs([group[0].smoke() for group in jobs.values()], 1, 'pretrained, small')
@@ -46,11 +45,14 @@ def main() -> None:
   for model, group in jobs.items():
     run_jobs(group, args.workers, model)
   for model, group in jobs.items():
-    write(model, group, time.time() - start)
+    write(model, group)
 
 
-def write(model: str, jobs: Sequence[Job], wall_seconds: float) -> None:
-  """Writes the rows and the answers of a model's trainings, and prints the answers."""
+def write(model: str, jobs: Sequence[Job]) -> None:
+  """Writes the rows and the answers of a model's trainings, and prints the answers.
+
+  Their wall_seconds are those of the steps of all runs, which may have been made one by one.
+  """
   config = jobs[0].load()
   ks, last = tuple(config.eval.ks), config.num_train_steps
   of_method = {}
@@ -78,7 +80,7 @@ def write(model: str, jobs: Sequence[Job], wall_seconds: float) -> None:
       command='python -m experiments.pretrained.training',
       config=flat | {'num_seeds': len(of_method['k1']), 'methods': list(of_method)},
       seed=0,
-      wall_seconds=wall_seconds,
+      wall_seconds=sum(_seconds(job.workdir) for job in jobs),
     )
   path = RESULTS / f'{model}_answers.txt'
   path.write_text(answers({method: runs[0] for method, runs in found.items()}))
@@ -119,6 +121,11 @@ def answers(found: Mapping[str, tuple[Path, int]]) -> str:
       cells = (text + (f' x{count}' if count > 1 else '') for text, count in counts.most_common())
       lines.append(f'  {method:<{width}}  {"  ".join(cells)}')
   return '\n'.join(lines) + '\n'
+
+
+def _seconds(workdir: Path) -> float:
+  times = ('time/rollout_s', 'time/rewards_s', 'time/update_s')
+  return sum(line.get(name, 0.0) for line in read_metrics(workdir) for name in times)
 
 
 def _metric(workdir: Path, step: int, name: str) -> float:
