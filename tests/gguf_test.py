@@ -146,7 +146,7 @@ CHANGES = [
   ),
   (dict(fields={'llama.rope.scaling.type': 'yarn'}), "expected 'none' or 'linear', found 'yarn'."),
   (dict(fields={'llama.rope.dimension_count': 8}), 'rope.dimension_count: expected 16'),
-  (dict(fields={'tokenizer.ggml.pre': 'other'}), "ggml.pre: expected one of ['gpt-2', 'llama-bpe'"),
+  (dict(fields={'tokenizer.ggml.pre': 'other'}), "ggml.pre: expected one of ['deepseek-r1-qwen'"),
   (dict(fields={'tokenizer.ggml.model': 't5'}), "ggml.model: expected 'llama' (SentencePiece)"),
   (dict(fields={'tokenizer.ggml.eos_token_id': 999}), 'eos_token_id: expected an id below 275'),
   (dict(fields={'tokenizer.ggml.token_type': [1, 1]}), 'token_type: expected 275 entries'),

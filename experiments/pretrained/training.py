@@ -8,16 +8,18 @@ in place (python -m pkpo_jax.pretrained NAME).
 
 import argparse
 import collections
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from experiments.comparison import curve_rows, over_seeds, paired_rows
-from experiments.launcher import Job, run_jobs, sweep_jobs
+from experiments.launcher import Job, TrainingFailed, run_jobs, sweep_jobs
 from experiments.pretrained.evaluations import outcomes, question
 from experiments.results import write_rows
 from pkpo_jax.curves import curve
+from pkpo_jax.errors import FieldError, WorkdirError, expect
 from pkpo_jax.intervals import paired_interval
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.samples import read_samples
@@ -38,12 +40,17 @@ def main() -> None:
   parser.add_argument('--workers', type=int, default=1, help='trainings at a time')
   parser.add_argument('--smoke', action='store_true', help='two steps of each: only that they run')
   args = parser.parse_args()
-  jobs = {model: sweep_jobs(model, RUNS / model) for model in args.models}
-  if args.smoke:
-    run_jobs([group[0].smoke() for group in jobs.values()], 1, 'pretrained, small')
-    return
-  for model, group in jobs.items():
-    run_jobs(group, args.workers, model)
+  try:
+    for model in args.models:
+      expect(model in MODELS, 'models', f'some of {MODELS}', model)
+    jobs = {model: sweep_jobs(model, RUNS / model) for model in args.models}
+    if args.smoke:
+      run_jobs([group[0].smoke() for group in jobs.values()], 1, 'pretrained, small')
+      return
+    for model, group in jobs.items():
+      run_jobs(group, args.workers, model)
+  except (FieldError, WorkdirError, TrainingFailed) as error:
+    sys.exit(str(error))
   for model, group in jobs.items():
     write(model, group)
 
