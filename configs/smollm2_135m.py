@@ -9,7 +9,7 @@ four examples, not chats. All runs of the comparison, three seeds each:
 
   python -m experiments.pretrained.training --models=smollm2_135m
 
-Hardware: a run took 10 to 14 minutes on one CPU core beside other work, and 6 GB of memory.
+Hardware: a run took 9 to 14 minutes on one CPU core beside other work, and 6 GB of memory.
 """
 
 from ml_collections import ConfigDict

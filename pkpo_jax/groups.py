@@ -1,7 +1,7 @@
 """A group, the samples of one prompt: its checks, its mask, its order and its center.
 
 What the kernels share is jitted here, so that a kernel that is called as it stands, outside of jit,
-runs as a few programs and not as some seventy operations, each compiled anew for every shape.
+runs as a few programs and not as dozens of operations, each compiled anew for every shape.
 """
 
 import dataclasses

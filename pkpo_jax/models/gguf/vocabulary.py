@@ -35,7 +35,7 @@ PRE_TOKENIZERS = {
   'llama-bpe': _split(rf'{_WORD_STARTS}|\p{{N}}{{1,3}}{_WORD_ENDS}'),
   'qwen2': _split(rf'{_WORD_STARTS}|\p{{N}}{_WORD_ENDS}'),
 }
-PRE_TOKENIZERS['deepseek-r1-qwen'] = PRE_TOKENIZERS['qwen2']  # Only its special tokens differ.
+PRE_TOKENIZERS['deepseek-r1-qwen'] = PRE_TOKENIZERS['qwen2']  # As in llama.cpp.
 _NORMALIZERS = dict.fromkeys(('qwen2', 'deepseek-r1-qwen'), {'type': 'NFC'})
 _IGNORE_MERGES = {'llama-bpe'}  # A word that is a token is that token.
 _BEGINS_TEXTS = {'llama-bpe'}  # Unless add_bos_token says otherwise.
