@@ -1,5 +1,6 @@
 """The look of all figures: one color per method and per k, readable sizes, no display."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import matplotlib
 matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+
+from experiments import results  # noqa: E402
 
 DPI = 150
 # Width of a figure of one and of two panels side by side, and height of a row, inches.
@@ -79,6 +83,30 @@ def k_color(k: int) -> Any:
   """Returns the color of k = 1, 2, 4, ..., 32: from dark to light as k doubles."""
   # k is ordered, so is its color; the brightest sixth is lost on white.
   return plt.get_cmap('viridis')(min((k.bit_length() - 1) / 4, 1.0) * 0.84)
+
+
+def draw_curve(
+  axis: Axes,
+  rows: Sequence[Mapping[str, Any]],
+  name: str,
+  looks: Mapping[str, tuple[str, Any, str]],
+) -> None:
+  """Draws a column of `comparison.curve_rows` against the step, with a band of a standard error.
+
+  Args:
+    axis: to draw on.
+    rows: as `results.read_rows` returns them.
+    name: of the column.
+    looks: label, color and line style of each method.
+  """
+  for method in dict.fromkeys(row['method'] for row in rows):
+    label, color, line_style = looks[method]
+    columns = ('step', name, f'{name}_se')
+    steps, mean, error = (results.column(rows, each, method=method) for each in columns)
+    axis.plot(steps, mean, color=color, linestyle=line_style, label=label)
+    axis.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+  axis.set_xlabel('step')
+  axis.set_ylim(bottom=0)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -34,15 +34,8 @@ def main(output_dir: Path = RESULTS) -> None:
     (axes[1], 'cumulative_solve_rate', 'Share of the training mazes solved so far'),
     (axes[2], 'entropy', 'Entropy of the policy, nats per token'),
   ):
-    for method in dict.fromkeys(row['method'] for row in curves):
-      label, color, line_style = LABELS[method]
-      steps, mean, error = (
-        results.column(curves, column, method=method) for column in ('step', name, f'{name}_se')
-      )
-      axis.plot(steps, mean, color=color, linestyle=line_style, label=label)
-      axis.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-    axis.set(xlabel='step', title=title)
-    axis.set_ylim(bottom=0)
+    style.draw_curve(axis, curves, name, LABELS)
+    axis.set_title(title)
   style.save(figure, output_dir / 'maze_tiny.png')
 
 

@@ -29,7 +29,7 @@ def main(output_dir: Path = RESULTS) -> None:
     row[0].set_title(title)
     curves = results.read_rows(RESULTS / f'{model}_curves.csv')
     for axis, (name, label) in zip(row[1:], CURVES, strict=True):
-      _draw_curve(axis, curves, name)
+      style.draw_curve(axis, curves, name, LABELS)
       axis.set_title(label)
   style.save(figure, output_dir / 'training.png')
 
@@ -46,17 +46,6 @@ def _draw_pass_at_k(axis, rows):
   axis.set(xlabel='k', ylabel='pass@k, held-out problems')
   axis.set_ylim(bottom=0)
   axis.legend()
-
-
-def _draw_curve(axis, rows, name):
-  for method in dict.fromkeys(row['method'] for row in rows):
-    label, color, line_style = LABELS[method]
-    columns = ('step', name, f'{name}_se')
-    steps, mean, error = (results.column(rows, column, method=method) for column in columns)
-    axis.plot(steps, mean, color=color, linestyle=line_style, label=label)
-    axis.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-  axis.set(xlabel='step')
-  axis.set_ylim(bottom=0)
 
 
 if __name__ == '__main__':
