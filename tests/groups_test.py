@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from advantage_cases import LARGE_N, extra_arguments, suited
 
-from pkpo_jax import ADVANTAGES, by_group, groups, max_at_k, passk_bootstrap, pkpo, rloo
+from pkpo_jax import (
+  ADVANTAGES,
+  by_group,
+  groups,
+  max_at_k,
+  passk_bootstrap,
+  pkpo,
+  pkpo_loo_minus_one,
+  rloo,
+)
 from pkpo_jax.errors import FieldError
 
 # One sample, one block of pairs, several with a rest, the last by counting and the first by sort.
@@ -284,3 +293,20 @@ def test_rewards_made_in_the_same_program_are_read_once(name):
 
   key = jax.random.key(1)
   np.testing.assert_allclose(jax.jit(advantages)(key), advantages(key), rtol=1e-4, atol=1e-6)
+
+
+def test_a_call_outside_of_jit_compiles_few_programs():
+  """What the kernels share is jitted; operation by operation there were dozens for a new shape."""
+  compilations = []
+
+  def count(name, seconds, **_):
+    if name.endswith('backend_compile_duration'):
+      compilations.append(seconds)
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  try:
+    rewards = np.arange(3 * 23, dtype=np.float32).reshape(3, 23)
+    pkpo_loo_minus_one(rewards, k=4, where=rewards > 5)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(count)
+  assert 0 < len(compilations) <= 20
