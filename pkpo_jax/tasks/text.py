@@ -54,6 +54,8 @@ class TextProblems(TextTask):
   may have `demonstrate(problem, rng) -> str` for a supervised start.
   """
 
+  grades_apart = True
+
   def __init__(
     self,
     tokenizer: Tokenizer,
