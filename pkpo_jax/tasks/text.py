@@ -30,6 +30,7 @@ class TextTask(Task):
   """
 
   completions = 'text'
+  grades_apart = True  # What is a right answer, the prompt says.
 
   def __init__(self, tokenizer: Tokenizer):
     """Takes the tokenizer that the policy has."""
@@ -53,8 +54,6 @@ class TextProblems(TextTask):
   A subclass has `verify(problem, completion) -> Verdict`, or `verify_batch` for many at a time, and
   may have `demonstrate(problem, rng) -> str` for a supervised start.
   """
-
-  grades_apart = True
 
   def __init__(
     self,
