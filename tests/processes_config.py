@@ -20,6 +20,6 @@ def get_config(arg=None):
   config.log.tensorboard = False
   config.mesh.data = -1
   if arg == 'pool':
-    config.task = default.task('gsm8k', num_workers=1)
-    config.rollout.num_prompts = 4
+    config.task = default.task('math_problems', num_workers=1)
+    config.rollout.num_samples = 16
   return config

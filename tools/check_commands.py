@@ -36,7 +36,8 @@ _PLACEHOLDER = re.compile(r'=(FOLDER|FILE|DIR)$')
 _RELEASED = '(gemma2_(2b|9b|maze)|llama3_1_8b|qwen2_5_7b)'
 _WITH_CONFIG = r'python -m (pkpo_jax\.main|experiments\.launcher) --config=configs/'
 _TWO_STEPS = (
-  '--config.num_train_steps=2 --config.eval.num_prompts=16 --config.log.tensorboard=False'
+  '--config.num_train_steps=2 --config.optimizer.warmup_steps=0 --config.eval.num_prompts=16 '
+  '--config.log.tensorboard=False'
 ).split()
 
 
