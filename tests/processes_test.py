@@ -7,20 +7,17 @@ import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.interruptions import command_process
+
 BANDIT = ['--config=configs/bandit.py:quick', '--config.log.tensorboard=False']
 BANDIT += ['--config.rollout.num_prompts=8', '--config.rollout.num_samples=4']
 BANDIT += ['--config.advantage.k=2', '--config.eval.ks=(1,2)', '--config.eval.num_prompts=8']
 BANDIT += ['--config.mesh.data=-1', '--config.log.every=1', '--config.checkpoint.every=5']
 TEXT = ['--config=tests/processes_config.py']
-# One virtual device each; otherwise as the tests.
-ENVIRONMENT = os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 
 
 class Processes:
@@ -32,20 +29,18 @@ class Processes:
       free.bind(('127.0.0.1', 0))
       address = f'127.0.0.1:{free.getsockname()[1]}'
     self._outputs = [folder / f'output_{i}.txt' for i in range(count)]
-    self.popens = []
+    self.processes = []
     for i, output in enumerate(self._outputs):
       own = [*arguments, *(of_last if i == count - 1 else ())]
       own += [f'--coordinator_address={address}', f'--num_processes={count}', f'--process_id={i}']
-      with output.open('w') as file:
-        command = [sys.executable, '-m', 'pkpo_jax.main', *own]
-        self.popens.append(
-          subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file)
-        )
+      self.processes.append(command_process(own, output))
 
   def wait(self, timeout_s=240):
     """Returns the exit codes, after at most so many seconds."""
     end = time.monotonic() + timeout_s
-    return [process.wait(max(end - time.monotonic(), 0.1)) for process in self.popens]
+    for process in self.processes:
+      process.join(max(end - time.monotonic(), 0.1))
+    return [process.exitcode for process in self.processes]
 
   def output(self, i):
     return self._outputs[i].read_text()
@@ -64,9 +59,9 @@ class Processes:
     return self
 
   def __exit__(self, *exception):
-    for process in self.popens:
+    for process in self.processes:
       process.kill()
-      process.wait()
+      process.join()
 
 
 def _run(folder, count, arguments):
@@ -92,7 +87,10 @@ def _assert_same(workdir, other, steps=slice(None)):
     assert mine == pytest.approx(its, rel=2e-5, abs=2e-6)
   for split in ('train', 'eval'):
     texts = [
-      [json.loads(line)['completion'] for line in (x / f'samples/{split}.jsonl').open()]
+      [
+        json.loads(line)['completion']
+        for line in (x / f'samples/{split}.jsonl').read_text().splitlines()
+      ]
       for x in (workdir, other)
     ]
     assert texts[0] == texts[1] and texts[0]
@@ -102,7 +100,7 @@ def _wait_for_step(workdir, step, run):
   """Returns once the run has written the metrics of a step."""
   path, end = workdir / 'metrics.jsonl', time.monotonic() + 120
   while not path.exists() or len(path.read_text().splitlines()) <= step:
-    assert time.monotonic() < end and run.popens[0].poll() is None, run.output(0)
+    assert time.monotonic() < end and run.processes[0].is_alive(), run.output(0)
     time.sleep(0.05)
 
 
@@ -177,7 +175,7 @@ def test_sigterm_to_one_saves_the_same_step_in_all(tmp_path):
   arguments = [*BANDIT, *LONG, f'--workdir={tmp_path / "run"}']
   with Processes(tmp_path, 2, arguments) as run:
     _wait_for_step(tmp_path / 'run', 7, run)
-    run.popens[1].send_signal(signal.SIGTERM)
+    run.processes[1].terminate()
     assert run.wait(60) == [0, 0], (run.output(0), run.output(1))
     assert 'Stopped by SIGTERM after' in run.output(0)
   saved = max(int(path.name) for path in (tmp_path / 'run/checkpoints').iterdir())
@@ -196,7 +194,7 @@ def test_where_one_is_killed_the_other_says_so_and_the_rerun_is_exact(victim, ba
   # Slow steps, of which some come after the last checkpoint.
   with Processes(tmp_path, 2, [*BANDIT, f'--workdir={workdir}']) as run:
     _wait_for_step(workdir, 8, run)
-    run.popens[victim].kill()
+    run.processes[victim].kill()
     codes = run.wait(60)
     assert codes[1 - victim] != 0
     run.wait_for_line(1 - victim, f'Process {victim} of 2')
@@ -207,8 +205,9 @@ def test_where_one_is_killed_the_other_says_so_and_the_rerun_is_exact(victim, ba
 def test_a_pool_that_dies_in_one_stops_all(tmp_path):
   arguments = ['--config=tests/processes_config.py:pool', f'--workdir={tmp_path / "run"}']
   with Processes(tmp_path, 2, arguments) as run:
-    victim = run.popens[1]
-    while all(process.poll() is None for process in run.popens):
+    victim = run.processes[1]
+    _wait_for_step(tmp_path / 'run', 0, run)
+    while all(process.is_alive() for process in run.processes):
       for pid in _verifiers_of(victim.pid):
         with contextlib.suppress(ProcessLookupError):
           os.kill(pid, signal.SIGKILL)
