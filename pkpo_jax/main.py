@@ -29,6 +29,13 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for config, metrics and checkpoints; a run that is there is resumed.'
 )
 define_process_flags()
+_STOPPED_EXIT_CODE = flags.DEFINE_integer(
+  'stopped_exit_code',
+  0,
+  'Exit code of a run that SIGTERM has stopped; another than 0 tells what starts runs again that '
+  'this one is not over.',
+  lower_bound=0,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -48,6 +55,8 @@ def main(argv: list[str]) -> None:
     run_steps(prepared)
   except USER_ERRORS as error:
     sys.exit(str(error))
+  except SystemExit:
+    sys.exit(_STOPPED_EXIT_CODE.value)
   if not processes.is_first():
     return
   print(f'Last evaluation (all of them: {workdir}/metrics.jsonl)')
