@@ -82,8 +82,8 @@ def test_local(tmp_path):
   assert '[0] Last evaluation' in done.stdout and '[1] Last evaluation' not in done.stdout
   wrong = _launch('local.sh', '2', *RUN, '--config.seed=-1', '--workdir=run', env=env)
   assert wrong.returncode == 1
-  assert '[0] seed: expected at least 0' in wrong.stderr
-  assert '[1] seed: expected at least 0' in wrong.stderr
+  assert '[0] config.seed: expected at least 0' in wrong.stderr
+  assert '[1] config.seed: expected at least 0' in wrong.stderr
 
 
 def test_slurm(tmp_path):
