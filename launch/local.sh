@@ -3,7 +3,7 @@
 #   launch/local.sh NUM_PROCESSES --config=... --workdir=... [--config.mesh.data=-1]
 # Every line of output begins with the number of its process. SIGTERM and SIGINT are passed on.
 # Ends with 0 if all processes do, else with the code of one that does not.
-# PYTHON is the interpreter, .venv/bin/python by default.
+# PYTHON is the interpreter; without it .venv/bin/python, or the first python there is.
 set -euo pipefail
 
 if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -14,6 +14,7 @@ num_processes=$1
 shift
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
+[[ -x $python ]] || python=python
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 
 pids=()

@@ -88,6 +88,11 @@ def run_steps(prepared: Prepared) -> TrainState:
   stops = Stopping(interrupts=processes.count() == 1)
   with lock_workdir(workdir), Watch(workdir), stops as stopping:
     claim_workdir(workdir, config, config_file)
+    if processes.count() > 1:
+      shape = ', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
+      print(
+        f'{processes.count()} processes, {mesh.size} devices of {mesh.devices.flat[0].device_kind}: {shape}.'
+      )
     state, num_steps = _run_steps(run, mesh, workdir, stopping)
   if num_steps < run.settings.num_train_steps:
     print(f'Stopped by SIGTERM after {num_steps} steps; the same command goes on from there.')

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ('README.md', 'experiments/README.md', 'experiments/*/README.md', 'benchmarks/README.md')
+TEXTS += ('launch/README.md',)
 CONFIGS = 'configs/*.py'
 _STARTS = re.compile(r'(python -m |make\b(?! TARGET)|pip install|uv pip|\.venv/bin/|bash )')
 # What may stand before a command and changes nothing of what it does.
@@ -123,6 +124,8 @@ RULES = (
   Rule(r'make constraints|\S*pip install|uv pip|\.venv/bin/pre-commit', 'changes an environment'),
   Rule(r'make$', replaced('make'), 1),
   Rule(rf'python -m pkpo_jax\.main --config=configs/{_RELEASED}', tiny, 60),
+  Rule(r'bash launch/local\.sh ', two_steps, 60),
+  Rule(r'bash launch/', 'needs a cluster; the tests run it with stand-ins'),
   Rule(r'python -m pkpo_jax\.main --config=configs/(bandit|gaussian)', two_steps, 15),
   Rule(r'python -m pkpo_jax\.main ', two_steps, 40),
   Rule(r'python -m pkpo_jax\.evaluate ', evaluation, 20),
