@@ -67,6 +67,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.optimizer.eps = 1e-8  # adam, adamw: added to the root of that mean.
   config.optimizer.weight_decay = 0.0  # adamw: times the learning rate, taken off each weight.
   config.optimizer.max_grad_norm = config_dict.placeholder(float)  # Clip here; None is no clip.
+  # Updates with a NaN or an infinite number in their gradient that are left out before the run
+  # stops.
+  config.optimizer.max_skipped_updates = 3
 
   config.eval = ConfigDict()
   config.eval.every = 250  # Steps between evaluations; there is one at the end, too.

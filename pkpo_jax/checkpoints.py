@@ -109,9 +109,12 @@ class Checkpoints:
       yield
     except Exception as error:  # Of many types: what the file system raises comes wrapped.
       cause = str(error).strip().partition('\n')[0]
+      rest = 'The ones before are still there, and the same command goes on from the last.'
+      if not self._manager.directory.exists():
+        cause = f'somebody has removed {self._manager.directory}.'
+        rest = 'Put it back, or the same command begins at step 0.'
       raise SaveError(
-        f'{self._workdir}: the checkpoint of step {step} could not be saved: {cause} The ones '
-        'before are still there, and the same command goes on from the last.'
+        f'{self._workdir}: the checkpoint of step {step} could not be saved: {cause} {rest}'
       ) from error
 
   def __enter__(self) -> 'Checkpoints':

@@ -49,7 +49,7 @@ class UnavailableError(RuntimeError):
 
 
 class SaveError(OSError):
-  """A checkpoint that could not be written."""
+  """A checkpoint, metrics or samples that could not be written."""
 
 
 class OtherProcessError(RuntimeError):

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pkpo_jax.errors import expect
@@ -65,10 +66,14 @@ def make_optimizer(
   eps: float,
   weight_decay: float,
   max_grad_norm: float | None,
+  max_skipped_updates: int,
   num_train_steps: int,
   updates_per_step: int,
 ) -> optax.GradientTransformation:
   """Returns the optimizer; for parameters below float32, of their float32 master copies.
+
+  An update whose gradient has a NaN or an infinite number is left out and counted, see
+  `skipped_updates`; it does not count as a step of the learning rate.
 
   Args:
     name: 'sgd', 'adam' or 'adamw'.
@@ -81,6 +86,7 @@ def make_optimizer(
     eps: added to the root of that mean.
     weight_decay: AdamW's: times the step size, the share taken off every weight in an update.
     max_grad_norm: global norm that gradients are scaled down to; None leaves them.
+    max_skipped_updates: updates that may be left out in a run; who trains has to look.
     num_train_steps: length of the run.
     updates_per_step: updates in a training step; all have the step size of their step.
 
@@ -102,7 +108,15 @@ def make_optimizer(
   if max_grad_norm is not None:
     expect(max_grad_norm > 0, 'max_grad_norm', 'a number > 0 or None', max_grad_norm)
     transforms.insert(0, optax.clip_by_global_norm(max_grad_norm))
-  return with_float32_master(optax.chain(*transforms))
+  most = max_skipped_updates
+  expect(most >= 0, 'max_skipped_updates', 'at least 0', most)
+  never = np.iinfo(np.int32).max  # Accepts such an update: the run stops before.
+  return with_float32_master(optax.apply_if_finite(optax.chain(*transforms), never))
+
+
+def skipped_updates(opt_state: optax.OptState) -> jax.Array:
+  """Returns `[]` int32, the updates so far that were left out as their gradient was not finite."""
+  return optax.tree.get(opt_state, 'total_notfinite')
 
 
 class MasterState(NamedTuple):

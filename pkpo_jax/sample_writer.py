@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pkpo_jax.errors import SaveError
 from pkpo_jax.samples import LEFT_OUT, lines_of
 from pkpo_jax.settings import LogSettings
 from pkpo_jax.tasks import Task
@@ -81,11 +82,20 @@ class SampleWriter:
     self._few += list(chosen)[: self._num_few - len(self._few)]
 
   def write(self) -> list[dict[str, Any]]:
-    """Writes the samples of one step that were added; returns a few of them."""
+    """Writes the samples of one step that were added; returns a few of them.
+
+    Raises:
+      SaveError: if they cannot be written.
+    """
     lines, few = self._lines, self._few
     self._lines, self._few, self._num_groups = [], [], 0
     if lines:
-      self._append(self._step, lines)
+      try:
+        self._append(self._step, lines)
+      except OSError as error:
+        raise SaveError(
+          f'{self._path}: step {self._step} could not be written: {error}.'
+        ) from error
     return few
 
   def _append(self, step: int, lines: list[bytes]) -> None:

@@ -24,6 +24,7 @@ from pkpo_jax.evaluation.measure import (
 )
 from pkpo_jax.keys import run_keys
 from pkpo_jax.metrics import Laps, MetricWriter
+from pkpo_jax.optimizer import skipped_updates
 from pkpo_jax.progress import progress
 from pkpo_jax.rollouts import RolloutSource
 from pkpo_jax.run import Run
@@ -61,6 +62,7 @@ class Session:
     settings, task = run.settings, run.task
     self._ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
     self._objectives = [metric_name(task.objectives[0], k) for k in self._ks]
+    self._last_update: tuple[int, np.ndarray, Any] | None = None  # Not looked at yet.
     self._evaluate = make_evaluate(run, over_prompts)
     self._exact = make_exact(run.policy, task, settings.eval.ks)
     self._group_metrics = jax.jit(group_metrics, static_argnums=4)
@@ -105,9 +107,13 @@ class Session:
         f'num_train_steps: expected at least the {self._first_step} steps that {self._workdir} has '
         f'seen, got {settings.num_train_steps}.'
       )
+    metrics = self._workdir / 'metrics.jsonl'
     if self._first_step:
       source.ahead = start.ahead
       print(f'Resuming {self._workdir} at step {self._first_step}.')
+    elif metrics.exists() and metrics.stat().st_size:
+      print(f'{self._workdir} has metrics, but no checkpoint: beginning at step 0 again.')
+    self._num_skipped = int(skipped_updates(start.state.opt_state))
     self._keys = run_keys(start.key)
     # Metrics are the same in all processes; the first writes them.
     self._writer, self._samples = None, {}
@@ -135,6 +141,7 @@ class Session:
     is_stopping = processes.any_of(self._stopping.requested)
     is_due = is_last or is_stopping or step % settings.checkpoint.every == 0
     if is_due and step > self._first_step:
+      self._check_last_update()
       if self._writer:
         self._writer.flush()
       position = self._position(step)
@@ -152,10 +159,13 @@ class Session:
     """Returns those metrics of a step that need its samples alone, not the update.
 
     Raises:
-      FloatingPointError: if a reward is NaN or infinite.
+      FloatingPointError: if a reward is NaN or infinite, or the step before was one update too many
+        whose gradient is.
     """
+    self._check_last_update()
     run, ids = self._run, np.asarray(prompts.ids)
     check_finite(grades, ids, step)
+    self._ids = ids
     outcomes = outcomes_of(grades, run.task.objectives)
     groups = self._group_metrics(outcomes, grades.rewards, grades.where, k, run.settings.eval.ks)
     first = np.asarray(outcomes[run.task.objectives[0]])
@@ -200,6 +210,7 @@ class Session:
     completion tokens, divided by the seconds that its parts took.
     """
     settings, num_problems = self._run.settings, self._run.task.num_problems
+    self._last_update = step, self._ids, update['skipped_updates']
     if num_problems is not None:
       epoch = epoch_begun(step, settings.rollout.num_prompts, num_problems)
       if epoch is not None and self._writer:
@@ -207,6 +218,8 @@ class Session:
     if self._is_logged(step):
       if not self._samples_policy:
         update = {name: value for name, value in update.items() if name not in _OF_SAMPLES}
+      if update['skipped_updates'] > self._num_skipped:  # What is NaN is that update's.
+        update = {name: value for name, value in update.items() if np.isfinite(value)}
       update = update | observed | {'learning_rate': self._run.learning_rate(step)}
       metrics = {f'train/{name}': value for name, value in update.items()} | laps.metrics
       seconds = sum(laps.metrics.values())
@@ -214,6 +227,27 @@ class Session:
       if self._writer:
         self._writer.write(step, metrics)
     self._bar.update()
+
+  def _check_last_update(self) -> None:
+    """Raises FloatingPointError if the last step has left out more updates than it may.
+
+    It is looked at a step later, when it has come to its end in any case.
+    """
+    if self._last_update is None:
+      return
+    step, ids, count = self._last_update
+    self._last_update, count = None, int(count)
+    if count == self._num_skipped:
+      return
+    self._num_skipped = count
+    most = self._run.settings.optimizer['max_skipped_updates']
+    problem = (
+      f'the gradient of step {step} is NaN or infinite; the update was left out, as the {count}th '
+      f'of optimizer.max_skipped_updates = {most}. Prompts of the step: {ids.tolist()}.'
+    )
+    if count > most:
+      raise FloatingPointError(f'{problem} The state before it is that of the last checkpoint.')
+    self._bar.note(problem)
 
   def _evaluation(self, step: int, params: Any) -> dict[str, float]:
     key, settings = jax.random.fold_in(self._keys.eval, step), self._run.settings.eval
