@@ -13,9 +13,9 @@ from jax.sharding import PartitionSpec
 from configs import default
 from pkpo_jax import sharding
 from pkpo_jax.optimizer import make_optimizer
+from pkpo_jax.pieces import split_prompts
 from pkpo_jax.run import jit_train_step, make_init
 from pkpo_jax.settings import LossSettings, MeshSettings
-from pkpo_jax.train_step import split_prompts
 from tests.sequence_policy import make_policy, make_rollout
 
 SETTINGS = LossSettings(**default.get_config().loss)

@@ -12,14 +12,13 @@ from configs import default
 from pkpo_jax import losses
 from pkpo_jax.losses import LOSS_CHOICES
 from pkpo_jax.optimizer import make_optimizer
+from pkpo_jax.pieces import join_prompts, split_prompts
 from pkpo_jax.settings import AdvantageSettings, LossSettings
 from pkpo_jax.train_step import (
   init_state,
-  join_prompts,
   make_advantage_fn,
   make_forward,
   make_train_step,
-  split_prompts,
 )
 from tests.sequence_policy import make_policy, make_rollout
 
