@@ -105,6 +105,14 @@ def make_train_step(
   A sample that was not judged has advantage 0. It has no surrogate but stays in every denominator,
   and in the KL and entropy terms and the means over tokens, which need no reward.
 
+  An update is made in pieces, by num_microbatches and num_sample_blocks; their gradients add up.
+  With num_lengths > 1 each has samples and prompts of similar lengths, and is cut to these.
+
+  With skip_without_signal, a prompt whose advantages are all 0 costs no time where a piece has none
+  but such. It stays in the denominators of the loss, so the gradient is the same, but not in the
+  means over tokens (entropy, clip_share, bounded_share, ratio_mean) and not in log_ratio_max: these
+  are of the other prompts, and 0 where there are none.
+
   Metrics are scalars: of `losses.policy_gradient_loss` those of the update, as means over the
   updates, and the agreement before the first of them; grad_norm, before clipping. And of the
   rollout: zero_advantage_share (of the prompts, those whose samples all have advantage 0; see
@@ -216,7 +224,8 @@ def _over_pieces(totals: losses.Totals) -> losses.Totals:
 def make_forward(policy: Policy, settings: LossSettings) -> Forward:
   """Returns `policy.log_probs_and_entropy`, without gradient, in pieces of the updates' size.
 
-  Prompts stay in their order, as nothing is known here of devices; samples are sorted.
+  Samples are sorted by length, each piece is cut to that of its longest, and beyond are zeros.
+  Prompts stay in their order, as nothing is known here of devices.
   """
   if settings.num_minibatches * settings.num_pieces == settings.num_lengths == 1:
     return policy.log_probs_and_entropy
