@@ -40,6 +40,7 @@ test: $(VENV)/.stamp-dev ## Run the tests (TEST_ARGS='-k weights' for some of th
 lint: $(VENV)/.stamp-dev ## Check style and formatting.
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(VENV)/bin/shellcheck launch/*.sh tools/*.sh .ci/run
 
 format: $(VENV)/.stamp-dev ## Repair what lint finds, where a tool can.
 	$(PYTHON) -m ruff check --fix .

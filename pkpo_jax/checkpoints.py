@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
+from pkpo_jax import processes
 from pkpo_jax.errors import DataError, MissingDataError, SaveError, WorkdirError
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.types import Snapshot, TrainState
@@ -122,14 +123,18 @@ class Checkpoints:
 
   def _set_aside(self, step: int) -> None:
     """Moves a checkpoint out of the way, so that its step can be saved again."""
+    processes.by_first(lambda: self._move_aside(step))
+    self._retention.scores.pop(step, None)
+    self._manager.reload()
+
+  def _move_aside(self, step: int) -> None:
+    """Moves the folder of a checkpoint to workdir/corrupt."""
     folder = self._workdir / 'corrupt'
     folder.mkdir(exist_ok=True)
     names = itertools.chain([str(step)], (f'{step}.{i}' for i in itertools.count(1)))
     free = next(name for name in names if not (folder / name).exists())
     (self._manager.directory / str(step)).rename(folder / free)
     print(f'Moved checkpoint {step} to {folder / free}.', file=sys.stderr)
-    self._retention.scores.pop(step, None)
-    self._manager.reload()
 
 
 def restore_params(
@@ -228,7 +233,10 @@ def _read(
   args = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
   args |= {name: ocp.args.JsonRestore() for name in (*records, 'checksums')}
   try:
-    found = dict(manager.restore(step, args=ocp.args.Composite(**args)).items())
+    # What one process cannot read, no other goes on with.
+    found = processes.together(
+      lambda: dict(manager.restore(step, args=ocp.args.Composite(**args)).items())
+    )
     there, now = found.pop('checksums'), _checksums(found)
   except Exception as error:  # Of many types, as damage shows anywhere in the reader.
     raise _unreadable(manager, step, error) from error
@@ -327,7 +335,7 @@ def _checksums(items: Mapping[str, Any]) -> dict[str, int]:
       sums[item] = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     else:
       named = _by_name(content)
-      values = np.asarray(_sums_of_bits(list(named.values()))).tolist()
+      values = processes.to_host(_sums_of_bits(list(named.values()))).tolist()
       sums |= {f'{item}/{name}': value for name, value in zip(named, values, strict=True)}
   return sums
 

@@ -52,8 +52,12 @@ class SaveError(OSError):
   """A checkpoint that could not be written."""
 
 
+class OtherProcessError(RuntimeError):
+  """What another process of this run has raised."""
+
+
 # A command prints these as one line, without a traceback, whenever they come.
-USER_ERRORS = (WorkdirError, DataError, UnavailableError, SaveError)
+USER_ERRORS = (WorkdirError, DataError, UnavailableError, SaveError, OtherProcessError)
 # And these before a run's first step, when nothing but its config can have raised them.
 CONFIG_ERRORS = (FieldError, MissingPackageError, *USER_ERRORS)
 

@@ -16,13 +16,21 @@ import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh
 
-from pkpo_jax import sharding
+from pkpo_jax import processes, sharding
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.errors import CONFIG_ERRORS, expect
 from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation import report
 from pkpo_jax.evaluation.measure import AfterPiece, Evaluation, count_pieces, make_evaluate
-from pkpo_jax.flags import expand, flag_value, from_json, import_file, parse_flags
+from pkpo_jax.flags import (
+  connect_by_flags,
+  define_process_flags,
+  expand,
+  flag_value,
+  from_json,
+  import_file,
+  parse_flags,
+)
 from pkpo_jax.intervals import few_problems, mean_interval, paired_interval
 from pkpo_jax.keys import run_keys
 from pkpo_jax.parts import complete
@@ -90,7 +98,7 @@ def evaluate_workdirs(
     step, params = restore(run, mesh, workdir, checkpoint)
     evaluate = make_evaluate(run, sharding.over_prompts(mesh))
     samples = None
-    if output is not None:
+    if output is not None and processes.is_first():
       path = output / ('other_samples.jsonl' if evaluations else 'samples.jsonl')
       samples = SampleWriter(path, run.task, 'eval', run.settings.log)
     # Step 0 whatever the checkpoint: the problems are the same.
@@ -222,6 +230,7 @@ def main(argv: list[str]) -> None:
   workdirs = [pathlib.Path(x) for x in (args.workdir, args.other_workdir) if x is not None]
   keep_compilations(workdirs[0])
   try:
+    connect_by_flags()
     report.require_matplotlib()
     checkpoint = read_checkpoint_name(args.checkpoint)
     output = output_folder(workdirs[0], args.output, args.overwrite)
@@ -230,6 +239,8 @@ def main(argv: list[str]) -> None:
     )
   except CONFIG_ERRORS as error:
     sys.exit(str(error))
+  if not processes.is_first():
+    return
   results = {'command': f'python -m pkpo_jax.evaluate {shlex.join(sys.argv[1:])}', **results}
   output.mkdir(parents=True, exist_ok=True)
   report.write_json(results, output / 'evaluation.json')
@@ -265,6 +276,7 @@ def output_folder(workdir: pathlib.Path, output: str | None, overwrite: bool) ->
 def run() -> None:
   """The console script."""
   # Not at the top, as another command has flags of the same names.
+  define_process_flags()
   define = flags.DEFINE_string
   define('workdir', None, 'Folder of the run.')
   define('checkpoint', 'latest', "Which checkpoint: a step, 'latest' or 'best'.")

@@ -6,6 +6,7 @@ each of which brings its part's fields with their defaults, then all other overr
 
 import copy
 import importlib.util
+import os
 import pathlib
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from pkpo_jax import processes
 from pkpo_jax.errors import FieldError, unknown_field
 from pkpo_jax.parts import PARTS, choose, config_of_part
 
@@ -47,6 +49,36 @@ def parse_flags(argv: Sequence[str], config: ConfigDict | None = None) -> list[s
     return app.parse_flags_with_usage(rest)
   except (AttributeError, KeyError, TypeError) as error:
     sys.exit(f'config: {error}')
+
+
+def define_process_flags() -> None:
+  """Defines the flags that make a command one of several processes; see `processes.connect`."""
+  flags.DEFINE_boolean(
+    'distributed',
+    False,
+    'One of several processes that a TPU pod, SLURM, Kubernetes or MPI starts.',
+  )
+  flags.DEFINE_string('coordinator_address', None, 'host:port of the first of several processes.')
+  flags.DEFINE_integer('num_processes', None, 'How many processes there are.', lower_bound=1)
+  flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0 on.', lower_bound=0)
+
+
+def connect_by_flags() -> None:
+  """Makes this process one of several if the flags say so; the first alone prints.
+
+  Raises:
+    FieldError: if the flags do not fit together.
+  """
+  args = flags.FLAGS
+  try:
+    processes.connect(
+      args.coordinator_address, args.num_processes, args.process_id, args.distributed
+    )
+  except FieldError as error:
+    field = error.field.replace('from_environment', 'distributed')
+    raise FieldError(f'--{field}', error.problem) from error
+  if not processes.is_first():
+    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 It stays open.
 
 
 def expand(argv: Sequence[str]) -> list[str]:

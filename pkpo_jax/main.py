@@ -1,6 +1,10 @@
 """Trains from the command line.
 
 python -m pkpo_jax.main --config=configs/bandit.py --workdir=runs/bandit
+
+Several processes train one run together: start the same command in each, with --distributed where a
+TPU pod, SLURM, Kubernetes or MPI starts them, else with --coordinator_address, --num_processes and
+--process_id. All have to share the workdir.
 """
 
 import pathlib
@@ -8,14 +12,29 @@ import sys
 
 from absl import app, flags, logging
 
+from pkpo_jax import processes
 from pkpo_jax.errors import CONFIG_ERRORS, USER_ERRORS
-from pkpo_jax.flags import expand, flag_value, parse_flags
+from pkpo_jax.flags import (
+  connect_by_flags,
+  define_process_flags,
+  expand,
+  flag_value,
+  parse_flags,
+)
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.train import prepare, run_steps
 from pkpo_jax.workdir import keep_compilations
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for config, metrics and checkpoints; a run that is there is resumed.'
+)
+define_process_flags()
+_STOPPED_EXIT_CODE = flags.DEFINE_integer(
+  'stopped_exit_code',
+  0,
+  'Exit code of a run that SIGTERM has stopped; another than 0 tells what starts runs again that '
+  'this one is not over.',
+  lower_bound=0,
 )
 
 
@@ -27,6 +46,7 @@ def main(argv: list[str]) -> None:
   config, workdir = flags.FLAGS.config, pathlib.Path(_WORKDIR.value)
   keep_compilations(workdir)
   try:
+    connect_by_flags()
     config_file = flag_value(expand(sys.argv), 'config')
     prepared = prepare(config, workdir, config_file)
   except CONFIG_ERRORS as error:
@@ -35,6 +55,10 @@ def main(argv: list[str]) -> None:
     run_steps(prepared)
   except USER_ERRORS as error:
     sys.exit(str(error))
+  except SystemExit:
+    sys.exit(_STOPPED_EXIT_CODE.value)
+  if not processes.is_first():
+    return
   print(f'Last evaluation (all of them: {workdir}/metrics.jsonl)')
   for name, value in read_metrics(workdir)[-1].items():
     print(f'  {name:24s} {value:.4f}' if name != 'step' else f'  {name:24s} {value}')

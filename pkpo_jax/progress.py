@@ -7,6 +7,8 @@ from typing import Any
 
 import tqdm
 
+from pkpo_jax import processes
+
 _LINE_EVERY_S = 10.0  # Between lines of a log.
 _FIRST_AFTER_S = 3.0  # Work that is over sooner shows nothing.
 _STEPS_BEFORE_ETA = 3  # The first ones compile programs, and say nothing of those that follow.
@@ -16,7 +18,8 @@ class Progress:
   """How far some work is, on stderr; `update` after each step, or iterate over it.
 
   On a terminal it is a bar. In a log it is a line every ten seconds, with nothing redrawn. The ETA
-  is that of the rate since the third step here, and is given from then on.
+  is that of the rate since the third step here, and is given from then on. Of several processes
+  the first alone shows it.
   """
 
   def __init__(
@@ -45,8 +48,9 @@ class Progress:
     self._unit, self._done = unit, initial
     self._start, self._rate_from = time.monotonic(), None
     self._next_line = self._start + max(after_s, _FIRST_AFTER_S)
+    self._is_shown = processes.is_first()
     self._bar, self._has_written = None, False
-    if sys.stderr.isatty():
+    if self._is_shown and sys.stderr.isatty():
       self._bar = tqdm.tqdm(
         desc=name,
         initial=initial,
@@ -65,13 +69,14 @@ class Progress:
     if self._bar is not None:
       self._bar.set_postfix_str(self._pace(now), refresh=False)
       self._bar.update(steps)
-    elif now >= self._next_line:
+    elif self._is_shown and now >= self._next_line:
       self._next_line = now + _LINE_EVERY_S
       self._write(now)
 
   def note(self, text: str) -> None:
     """Writes a line about what goes on, above the bar if there is one."""
-    tqdm.tqdm.write(f'{self._name}: {text}', file=sys.stderr)
+    if self._is_shown:
+      tqdm.tqdm.write(f'{self._name}: {text}', file=sys.stderr)
 
   def close(self) -> None:
     """Ends the bar, or writes the last line of a log that has some."""

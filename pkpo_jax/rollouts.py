@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Float
 
+from pkpo_jax import processes
+from pkpo_jax.grading import trim_and_grade
 from pkpo_jax.keys import StepKeys, piece_key
 from pkpo_jax.metrics import Laps
 from pkpo_jax.policies import Policy
@@ -77,10 +79,11 @@ class RolloutSource(abc.ABC):
     rollouts, grades = [], []
     for i, (piece, rollout) in enumerate(pieces):
       laps.end('rollout', rollout)
-      rollouts.append(self._task.trim(rollout))
       key = piece_key(keys.grade, i, len(pieces))
-      grades.append(self._task.grade(piece, rollouts[-1], key))
-      laps.end('rewards', grades[-1].rewards)
+      rollout, graded = trim_and_grade(self._task, piece, rollout, key, self._over_prompts)
+      laps.end('rewards', graded.rewards)
+      rollouts.append(rollout)
+      grades.append(graded)
     whole = rollouts[0] if len(rollouts) == 1 else self._join(*rollouts)
     return whole, concatenate(grades)
 
@@ -108,7 +111,7 @@ class PolicySamples(RolloutSource):
     pieces = []
     for i in range(self._num_pieces):
       piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
-      piece = jax.device_put(piece, self._over_prompts)
+      piece = processes.put(piece, self._over_prompts)
       sample_key = piece_key(key, i, self._num_pieces)
       pieces.append((piece, self._sample(params, piece, self._num_samples, sample_key)))
     return pieces
@@ -117,7 +120,7 @@ class PolicySamples(RolloutSource):
     self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
   ) -> Float[jax.Array, 'P N']:
     """Returns the advantages that config.advantage describes; 0 if a sample was not judged."""
-    rewards, where = jax.device_put((grades.rewards, grades.where), self._over_prompts)
+    rewards, where = processes.put((grades.rewards, grades.where), self._over_prompts)
     return self._advantage_fn(params, rollout, rewards, where, k, key)
 
 
@@ -132,11 +135,11 @@ class Demonstrations(RolloutSource):
   def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
     """Returns the task's demonstrations in one piece, whatever the parameters are."""
     rollout = self._task.demonstrations(prompts, self._num_samples, self._max_new_tokens, key)
-    return [jax.device_put((prompts, rollout), self._over_prompts)]
+    return [processes.put((prompts, rollout), self._over_prompts)]
 
   def advantages(
     self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
   ) -> Float[jax.Array, 'P N']:
     """Returns ones."""
     ones = jnp.ones(rollout.completions.shape[:2], jnp.float32)
-    return jax.device_put(ones, self._over_prompts)
+    return processes.put(ones, self._over_prompts)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from pkpo_jax import processes
 from pkpo_jax.checkpoints import Checkpoints
 from pkpo_jax.curves import group_metrics, metric_name, outcomes_of
 from pkpo_jax.data.pipeline import epoch_begun
@@ -103,10 +104,13 @@ class Session:
     if self._first_step:
       print(f'Resuming {self._workdir} at step {self._first_step}.')
     self._keys = run_keys(start.key)
-    self._writer = self._stack.enter_context(
-      MetricWriter(self._workdir, self._first_step, settings.log.tensorboard)
-    )
-    self._samples = {split: self._sample_writer(split) for split in SPLITS}
+    # Metrics are the same in all processes; the first writes them.
+    self._writer, self._samples = None, {}
+    if processes.is_first():
+      self._writer = self._stack.enter_context(
+        MetricWriter(self._workdir, self._first_step, settings.log.tensorboard)
+      )
+      self._samples = {split: self._sample_writer(split) for split in SPLITS}
     self._bar = self._stack.enter_context(
       progress(self._first_step, settings.num_train_steps, self._workdir.name)
     )
@@ -119,16 +123,18 @@ class Session:
     evaluation = {}
     if is_last or step % settings.eval.every == 0:
       evaluation = self._stopping.interruptible(self._evaluation, step, frozen | state.params) or {}
-      if evaluation:
+      if evaluation and self._writer:
         self._writer.write(step, evaluation)
         few = self._samples['eval'].write()
         self._writer.write_text(step, 'eval/samples', show(few))
-    is_due = is_last or self._stopping.requested or step % settings.checkpoint.every == 0
+    is_stopping = processes.any_of(self._stopping.requested)
+    is_due = is_last or is_stopping or step % settings.checkpoint.every == 0
     if is_due and step > self._first_step:
-      self._writer.flush()
+      if self._writer:
+        self._writer.flush()
       snapshot = Snapshot(state, self._key, self._tally, self._position(step))
       self._checkpoints.save(snapshot, evaluation)
-    return is_last or self._stopping.requested
+    return is_last or is_stopping
 
   def laps(self, step: int, state: TrainState) -> Laps:
     """Returns a timer of the parts of a step, which begins now; it is off in unlogged steps."""
@@ -168,9 +174,11 @@ class Session:
   ) -> None:
     """Keeps a few samples of a logged step, with their grades and advantages."""
     if self._is_logged(step):
-      samples = self._samples['train']
-      samples.add(step, prompts, rollout, grades, advantages=advantages, k=k)
-      samples.write()
+      rollout, advantages = processes.to_host((rollout, advantages))
+      if self._samples:
+        samples = self._samples['train']
+        samples.add(step, prompts, rollout, grades, advantages=advantages, k=k)
+        samples.write()
 
   def log(
     self,
@@ -188,7 +196,7 @@ class Session:
     settings, num_problems = self._run.settings, self._run.task.num_problems
     if num_problems is not None:
       epoch = epoch_begun(step, settings.rollout.num_prompts, num_problems)
-      if epoch is not None:
+      if epoch is not None and self._writer:
         self._writer.write(step, {'data/epoch': epoch})
     if self._is_logged(step):
       if not self._samples_policy:
@@ -197,7 +205,8 @@ class Session:
       metrics = {f'train/{name}': value for name, value in update.items()} | laps.metrics
       seconds = sum(laps.metrics.values())
       metrics['time/tokens_per_s'] = float(jnp.sum(rollout.completion_mask)) / seconds
-      self._writer.write(step, metrics)
+      if self._writer:
+        self._writer.write(step, metrics)
     self._bar.update()
 
   def _evaluation(self, step: int, params: Any) -> dict[str, float]:
@@ -205,7 +214,7 @@ class Session:
     if step == self._first_step:  # Nothing else shows that it goes on.
       size = f'{settings.num_prompts} problems x {settings.num_samples} samples'
       self._bar.note(f'evaluation of {size} at step {step}')
-    keep = functools.partial(self._samples['eval'].add, step)
+    keep = functools.partial(self._samples['eval'].add, step) if self._samples else None
     evaluation = self._evaluate(params, step, key, after_piece=keep)
     metrics = evaluation_metrics(evaluation, settings.ks)
     return {name: float(value) for name, value in metrics.items()}

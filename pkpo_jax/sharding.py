@@ -27,10 +27,8 @@ def make_mesh(settings: MeshSettings) -> Mesh:
   """Returns the mesh with its axes 'data', 'fsdp' and 'tensor'.
 
   Raises:
-    ValueError: if more devices are asked for than there are, or there are several processes.
+    ValueError: if more devices are asked for than there are, or not all of several processes.
   """
-  # Rewards, completions and evaluations are read on the host, which has to see all of them.
-  expect(jax.process_count() == 1, 'mesh', 'a run in one process', jax.process_count())
   num_devices = jax.device_count()
   data = settings.data
   if data == -1:
@@ -50,6 +48,14 @@ def make_mesh(settings: MeshSettings) -> Mesh:
     f'data * fsdp * tensor of at most {num_devices}, the number of devices of the backend '
     f'{jax.default_backend()!r} ({", ".join(map(str, jax.devices()[:8]))})',
     ' * '.join(map(str, shape)),
+  )
+  num_processes = jax.process_count()
+  expect(
+    num_processes == 1 or size == num_devices,
+    'mesh.data',
+    f'-1, or so many that data * fsdp * tensor is {num_devices}, the number of devices of all '
+    f'{num_processes} processes',
+    settings.data,
   )
   return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=jax.devices()[:size])
 

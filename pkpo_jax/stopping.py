@@ -17,9 +17,10 @@ class Stopping:
   others this does nothing.
   """
 
-  def __init__(self):
+  def __init__(self, interrupts: bool = True):
+    """Takes whether `interruptible` ends early; not where other processes join in the work."""
     self.requested = False
-    self._may_interrupt = False
+    self._interrupts, self._may_interrupt = interrupts, False
 
   def interruptible(self, function: Callable, *args):
     """Returns function(*args), or None if SIGTERM has come or comes meanwhile and ends the call.
@@ -27,6 +28,8 @@ class Stopping:
     For work that leaves nothing half done. A signal waits until the Python interpreter is in
     control again: what a compiled program has begun, it ends.
     """
+    if not self._interrupts:
+      return function(*args)
     try:
       self._may_interrupt = True
       if self.requested:
@@ -53,4 +56,5 @@ class Stopping:
 
   def __exit__(self, *exception) -> None:
     if self._in_main_thread:
-      signal.signal(signal.SIGTERM, self._former)
+      # None is a handler that was not set from Python, and cannot be put back.
+      signal.signal(signal.SIGTERM, self._former or signal.SIG_DFL)

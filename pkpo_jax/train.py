@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from pkpo_jax import sharding
+from pkpo_jax import processes, sharding
 from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.parts import complete
 from pkpo_jax.run import Run, check_mesh, jit_train_step, make_init, make_run, make_source
@@ -14,7 +14,8 @@ from pkpo_jax.session import Session
 from pkpo_jax.settings import Config
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.types import TrainState
-from pkpo_jax.workdir import check_workdir, claim_workdir, lock_workdir
+from pkpo_jax.watch import Watch
+from pkpo_jax.workdir import check_same_config, check_workdir, claim_workdir, lock_workdir
 
 
 class Prepared(NamedTuple):
@@ -66,21 +67,34 @@ def prepare(
     FieldError: if the config is wrong.
     WorkdirError: if workdir belongs to another config.
   """
-  config = complete(config)
-  run = make_run(config)
-  mesh = sharding.make_mesh(run.settings.mesh)
-  check_mesh(run.settings, mesh)
-  check_workdir(pathlib.Path(workdir), config)
-  return Prepared(run, mesh, pathlib.Path(workdir), config, config_file)
+
+  def checked():
+    full = complete(config)
+    run = make_run(full)
+    mesh = sharding.make_mesh(run.settings.mesh)
+    check_mesh(run.settings, mesh)
+    check_workdir(pathlib.Path(workdir), full)
+    return Prepared(run, mesh, pathlib.Path(workdir), full, config_file)
+
+  prepared = processes.together(checked)
+  processes.together(lambda: check_same_config(prepared.config))
+  return prepared
 
 
 def run_steps(prepared: Prepared) -> TrainState:
   """Returns the state after the last step; arguments and errors are those of `train`."""
   run, mesh, workdir, config, config_file = prepared
-  with lock_workdir(workdir), Stopping() as stopping:
+  # A process alone may break off an evaluation; several have to do it together.
+  stops = Stopping(interrupts=processes.count() == 1)
+  with lock_workdir(workdir), Watch(workdir), stops as stopping:
     claim_workdir(workdir, config, config_file)
+    if processes.count() > 1:
+      shape = ', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
+      print(
+        f'{processes.count()} processes, {mesh.size} devices of {mesh.devices.flat[0].device_kind}: {shape}.'
+      )
     state, num_steps = _run_steps(run, mesh, workdir, stopping)
-  if stopping.requested:
+  if num_steps < run.settings.num_train_steps:
     print(f'Stopped by SIGTERM after {num_steps} steps; the same command goes on from there.')
     raise SystemExit(0)
   return state

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from pkpo_jax import processes
 from pkpo_jax.errors import WorkdirError
 
 # Fields that change no number of a training, so that a resumed run may have others. Those of the
@@ -76,6 +77,18 @@ def check_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str,
   return {field: (old.get(field), new.get(field)) for field in changed}
 
 
+def check_same_config(config: Mapping[str, Any]) -> None:
+  """Raises WorkdirError that names a field if a process of the run has another config."""
+  own = flatten(config)
+  first, *_ = processes.gather(own)
+  for field in sorted(own.keys() | first.keys()):
+    if own.get(field) != first.get(field):
+      raise WorkdirError(
+        f'config.{field}: expected the same in all processes, got {first.get(field)!r} in the '
+        f'first and {own.get(field)!r} in process {jax.process_index()}.'
+      )
+
+
 def claim_workdir(
   workdir: pathlib.Path, config: Mapping[str, Any], config_file: str | None = None
 ) -> None:
@@ -92,9 +105,14 @@ def claim_workdir(
   Raises:
     WorkdirError: see `check_workdir`; or if the folder cannot be written to.
   """
+  processes.by_first(lambda: _claim(workdir, config, config_file))
+
+
+def _claim(workdir: pathlib.Path, config: Mapping[str, Any], config_file: str | None) -> None:
+  """Does what `claim_workdir` says, in one process."""
   changed = check_workdir(workdir, config)
   path, is_new = workdir / 'config.json', not (workdir / 'config.json').exists()
-  if jax.process_index() != 0 or not (is_new or changed):
+  if not (is_new or changed):
     return
   try:
     if is_new:
@@ -134,11 +152,21 @@ def config_file_of(workdir: pathlib.Path) -> pathlib.Path | None:
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps `workdir` to this process while in the `with` statement; makes it if need be.
+  """Keeps `workdir` to this run while in the `with` statement; makes it if need be.
+
+  Of several processes of the run the first has the lock.
 
   Raises:
-    WorkdirError: if another process has it, or it cannot be written to.
+    WorkdirError: if another run has it, or it cannot be written to.
   """
+  with contextlib.ExitStack() as stack:
+    processes.by_first(lambda: stack.enter_context(_lock(workdir)))
+    yield
+
+
+@contextlib.contextmanager
+def _lock(workdir: pathlib.Path) -> Iterator[None]:
+  """Does what `lock_workdir` says, in one process."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     file = (workdir / 'lock').open('w')

@@ -13,14 +13,14 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'keys', 'pieces', 'samples', 'typing'},
+  {'errors', 'keys', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
   {'types', 'weights', 'groups'},
   {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
-  {'settings', 'workdir'},
+  {'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'pretrained', 'tasks'},
-  {'curves', 'prepare', 'sample_writer', 'train_step'},
+  {'curves', 'grading', 'prepare', 'sample_writer', 'train_step'},
   {'parts', 'rollouts'},
   {'flags', 'run'},
   {'evaluation'},

@@ -1,5 +1,6 @@
-"""Trainings in processes of their own, to be interrupted at a chosen moment."""
+"""Trainings in processes of their own, of which some are interrupted at a chosen moment."""
 
+import atexit
 import dataclasses
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import jax
 
 from configs import bandit, default
+from pkpo_jax import main
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.grades import Verdict
@@ -126,15 +128,43 @@ def train_in_process(workdir, make_config, interruption=None):
   return process.exitcode, num_operations.value
 
 
-def _train(workdir, make_config, interruption, num_operations):
-  os.environ['XLA_FLAGS'] = ''  # One device.
+def command_process(arguments, output):
+  """Returns a process that runs `pkpo_jax.main` with these arguments, once it has begun.
+
+  Args:
+    arguments: the command line.
+    output: the file of its stdout and stderr.
+  """
+  os.environ['PYTHONPATH'] = str(ROOT)
+  process = _context.Process(target=_command, args=(arguments, output))
+  process.start()
+  return process
+
+
+def _command(arguments, output):
+  _set_up(output)
+  os.chdir(ROOT)
+  sys.argv = ['main', *arguments]
+  try:
+    main.run()
+  finally:
+    atexit._run_exitfuncs()  # A process of `multiprocessing` would leave without.
+
+
+def _set_up(output):
+  """Gives a process one device, the compiled programs of the tests, and a file for its output."""
+  os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
   jax.config.update('jax_compilation_cache_dir', str(ROOT / '.jax_cache'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+  os.dup2(file, 1)
+  os.dup2(file, 2)
+
+
+def _train(workdir, make_config, interruption, num_operations):
   TASKS['near'], POLICIES['last_token'] = Near, LastToken
   workdir.parent.mkdir(exist_ok=True)
-  output = os.open(workdir.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-  os.dup2(output, 1)
-  os.dup2(output, 2)
+  _set_up(workdir.with_suffix('.log'))
   if interruption is not None and interruption.seconds is not None:
     threading.Timer(interruption.seconds, os.kill, (os.getpid(), interruption.signal)).start()
 

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ('README.md', 'experiments/README.md', 'experiments/*/README.md', 'benchmarks/README.md')
+TEXTS += ('launch/README.md',)
 CONFIGS = 'configs/*.py'
 _STARTS = re.compile(r'(python -m |make\b(?! TARGET)|pip install|uv pip|\.venv/bin/|bash )')
 # What may stand before a command and changes nothing of what it does.
@@ -36,7 +37,8 @@ _PLACEHOLDER = re.compile(r'=(FOLDER|FILE|DIR)$')
 _RELEASED = '(gemma2_(2b|9b|maze)|llama3_1_8b|qwen2_5_7b)'
 _WITH_CONFIG = r'python -m (pkpo_jax\.main|experiments\.launcher) --config=configs/'
 _TWO_STEPS = (
-  '--config.num_train_steps=2 --config.eval.num_prompts=16 --config.log.tensorboard=False'
+  '--config.num_train_steps=2 --config.optimizer.warmup_steps=0 --config.eval.num_prompts=16 '
+  '--config.log.tensorboard=False'
 ).split()
 
 
@@ -122,6 +124,8 @@ RULES = (
   Rule(r'make constraints|\S*pip install|uv pip|\.venv/bin/pre-commit', 'changes an environment'),
   Rule(r'make$', replaced('make'), 1),
   Rule(rf'python -m pkpo_jax\.main --config=configs/{_RELEASED}', tiny, 60),
+  Rule(r'bash launch/local\.sh ', two_steps, 60),
+  Rule(r'bash launch/', 'needs a cluster; the tests run it with stand-ins'),
   Rule(r'python -m pkpo_jax\.main --config=configs/(bandit|gaussian)', two_steps, 15),
   Rule(r'python -m pkpo_jax\.main ', two_steps, 40),
   Rule(r'python -m pkpo_jax\.evaluate ', evaluation, 20),

@@ -11,7 +11,7 @@ suits() { # Runs it, because a pyenv shim exists also for versions that are not 
   "$1" -c "$check" >/dev/null 2>&1 && return 0
   version=$("$1" -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
   case "$version" in
-    'Python 2.'* | 'Python 3.'[0-9].* | 'Python 3.'1[01].*) why="$version" ;;
+    'Python 2.'* | 'Python 3.'[0-9].* | 'Python 3.1'[01].*) why="$version" ;;
     'Python '*) why="$version without the venv or ensurepip module" ;;
     *) why='does not run' ;;
   esac

@@ -11,10 +11,11 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Float, Int
 
-from pkpo_jax import sharding
+from pkpo_jax import processes, sharding
 from pkpo_jax.curves import curve, metric_name, outcomes_of
 from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
+from pkpo_jax.grading import trim_and_grade
 from pkpo_jax.keys import eval_keys, piece_key
 from pkpo_jax.pieces import join_prompts, split_prompts
 from pkpo_jax.policies import Policy
@@ -67,10 +68,12 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   exact_fn = make_exact(run.eval_policy, task, settings.ks) if samples_exactly else lambda _: {}
 
   def measure(params, step, prompts, sample_key, grade_key):
-    prompts = jax.device_put(prompts, over_prompts)
-    rollout = task.trim(sample(params, prompts, settings.num_samples, sample_key))
-    grades = task.grade(prompts, rollout, grade_key)
+    on_devices = processes.put(prompts, over_prompts)
+    rollout = sample(params, on_devices, settings.num_samples, sample_key)
+    rollout, grades = trim_and_grade(task, on_devices, rollout, grade_key, over_prompts)
     check_finite(grades, prompts.ids, step)
+    entropy = processes.to_host(mean_entropy(params, rollout))
+    rollout = processes.to_host(rollout)
     curves = {
       name: np.asarray(estimate(outcomes, grades.where))
       for name, outcomes in outcomes_of(grades, task.objectives).items()
@@ -78,8 +81,8 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
     majority = majority_votes(grades.verdicts, settings.ks)
     if majority is not None:
       curves['maj@k'] = majority
-    statistics = sample_statistics(jax.device_get(rollout), grades, task.is_truncated(rollout))
-    statistics = {'entropy': np.asarray(mean_entropy(params, rollout)), **statistics}
+    statistics = sample_statistics(rollout, grades, task.is_truncated(rollout))
+    statistics = {'entropy': entropy, **statistics}
     return Evaluation(np.asarray(prompts.ids), curves, statistics, {}, {}), (
       prompts,
       rollout,
@@ -170,12 +173,13 @@ def make_exact(
   """
   name = task.objectives[0]
 
-  @jax.jit
-  def exact(params):
-    values = task.exact_objective(policy, params, ks)
-    return {} if values is None else {name: values}
+  exact = jax.jit(lambda params: task.exact_objective(policy, params, ks))
 
-  return exact
+  def exact_fn(params):
+    values = exact(params)
+    return {} if values is None else {name: processes.to_host(values)}
+
+  return exact_fn
 
 
 def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, jax.Array]:

@@ -28,6 +28,8 @@ class Task(abc.ABC):
     num_problems: problems to train on, with ids 0 to num_problems - 1; None where each step draws
       new ones.
     num_held_out: problems to evaluate on; None where each evaluation draws new ones.
+    grades_apart: whether the grades of a prompt do not depend on the other prompts, nor on the key;
+      several processes then share the prompts out.
     fingerprint: of all problems there are; a resumed run has to have the same. None where the
       config alone decides on them.
   """
@@ -37,6 +39,7 @@ class Task(abc.ABC):
   reward_range: tuple[float, float] = (0.0, 1.0)
   num_problems: int | None = None
   num_held_out: int | None = None
+  grades_apart: bool = False
   fingerprint: int | None = None
 
   @abc.abstractmethod

@@ -30,6 +30,7 @@ class TextTask(Task):
   """
 
   completions = 'text'
+  grades_apart = True  # What is a right answer, the prompt says.
 
   def __init__(self, tokenizer: Tokenizer):
     """Takes the tokenizer that the policy has."""
