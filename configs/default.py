@@ -31,6 +31,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   # 'policy', or 'demonstrations' of the task: supervised learning, each with an advantage of 1;
   # the rewards in the metrics are then the demonstrations'.
   config.rollout.source = 'policy'
+  # 1 samples each step while the one before is graded, by the policy before that one's update; for
+  # loss.name 'ppo' or advantage.name 'max_at_k_off_policy', which correct for it. 0 does not.
+  config.rollout.steps_ahead = 0
 
   config.advantage = ConfigDict()
   config.advantage.name = 'pkpo_loo_minus_one'  # A key of pkpo_jax.ADVANTAGES; brings its options.

@@ -22,7 +22,8 @@ from pkpo_jax.errors import DataError, MissingDataError, SaveError, WorkdirError
 from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.types import Snapshot, TrainState
 
-_ARRAYS = ('params', 'optimizer', 'tally', 'key')  # A checkpoint's items that are arrays.
+# A checkpoint's items that are arrays; 'ahead' only where rollouts are sampled ahead.
+_ARRAYS = ('params', 'optimizer', 'tally', 'key', 'ahead')
 _RECORDS = ('position', 'score', 'checksums')  # Its items that are JSON.
 
 
@@ -66,7 +67,7 @@ class Checkpoints:
     state = TrainState(params=found['params'], **found['optimizer'])
     impl = jax.random.key_impl(snapshot.key)
     key = jax.random.wrap_key_data(found['key']['data'], impl=impl)
-    return Snapshot(state, key, found['tally'], found['position'])
+    return Snapshot(state, key, found['tally'], found['position'], found.get('ahead'))
 
   def save(self, snapshot: Snapshot, evaluation: Mapping[str, float]) -> None:
     """Starts to save `snapshot` under its step.
@@ -209,7 +210,8 @@ def _open(workdir: pathlib.Path, **options) -> ocp.CheckpointManager:
 def _arrays(snapshot: Snapshot) -> dict[str, Any]:
   """Returns the items of a checkpoint that are arrays; parameters can be read on their own."""
   state = snapshot.state
-  return {
+  ahead = {} if snapshot.ahead is None else {'ahead': snapshot.ahead}
+  return ahead | {
     'params': state.params,
     'optimizer': {'step': state.step, 'opt_state': state.opt_state},
     'tally': snapshot.tally,

@@ -22,7 +22,14 @@ from pkpo_jax.typing import Key
 
 
 class RolloutSource(abc.ABC):
-  """A source of rollouts, with the advantages that they are to be trained with."""
+  """A source of rollouts, with the advantages that they are to be trained with.
+
+  Attributes:
+    ahead: rollouts of the next step that are sampled already, a list of pieces; None where each
+      step samples its own.
+  """
+
+  ahead: list[Rollout] | None = None
 
   def __init__(
     self,
@@ -47,8 +54,14 @@ class RolloutSource(abc.ABC):
       out_shardings=over_prompts,
     )
 
+  def like_ahead(self) -> list[Rollout] | None:
+    """Returns what `ahead` is like between two steps: shapes, dtypes and shardings."""
+    return None
+
   @abc.abstractmethod
-  def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+  def _pieces(
+    self, step: int, params: Any, prompts: Prompts, key: Key
+  ) -> list[tuple[Prompts, Rollout]]:
     """Returns equal pieces of the prompts, each with its rollout, without waiting for any."""
 
   @abc.abstractmethod
@@ -58,19 +71,20 @@ class RolloutSource(abc.ABC):
     """Returns the advantages `[P, N]` of a rollout."""
 
   def collect(
-    self, params: Any, prompts: Prompts, keys: StepKeys, laps: Laps
+    self, step: int, params: Any, prompts: Prompts, keys: StepKeys, laps: Laps
   ) -> tuple[Rollout, Grades]:
     """Returns the rollout of all prompts and its grades.
 
     While the host grades one piece, the device samples the next ones.
 
     Args:
+      step: the training step.
       params: the policy's parameters.
       prompts: of the step.
       keys: of the step.
       laps: times sampling and grading.
     """
-    pieces = self._pieces(params, prompts, keys.sample)
+    pieces = self._pieces(step, params, prompts, keys.sample)
     if self._reference is not None:
       pieces = [
         (piece, rollout.replace(ref_log_probs=self._reference(rollout)))
@@ -89,9 +103,22 @@ class RolloutSource(abc.ABC):
 
 
 class PolicySamples(RolloutSource):
-  """Samples of the policy that is trained."""
+  """Samples of the policy that is trained, or of the one that it was a step before.
 
-  def __init__(self, *common, policy: Policy, advantage_fn: AdvantageFn, num_pieces: int):
+  Sampled a step ahead, the devices draw the samples of step t + 1 while the host grades those of
+  step t; both come before the update of step t. What is drawn ahead is saved with the run, so that
+  a resumed run goes on as if it had not stopped.
+  """
+
+  def __init__(
+    self,
+    *common,
+    policy: Policy,
+    advantage_fn: AdvantageFn,
+    num_pieces: int,
+    batch_ahead: Callable[[int], tuple[Prompts, Key]] | None,
+    params_like: Any,
+  ):
     """Compiles the sampler and the advantages when they are first used.
 
     Args:
@@ -99,18 +126,52 @@ class PolicySamples(RolloutSource):
       policy: draws the samples.
       advantage_fn: from `train_step.make_advantage_fn`.
       num_pieces: pieces that the prompts are sampled in.
+      batch_ahead: fn(step) -> the prompts of a step and the key that samples them, to sample a step
+        ahead; None samples when a step has begun.
+      params_like: the policy's parameters, or their shapes.
     """
     super().__init__(*common)
-    self._num_pieces = num_pieces
+    self._num_pieces, self._batch_ahead = num_pieces, batch_ahead
+    self._params_like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params_like)
     self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantage_fn = jax.jit(advantage_fn, out_shardings=self._over_prompts)
 
-  def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+  def like_ahead(self) -> list[Rollout] | None:
+    """Returns the shapes of the samples of a step, `None` if none are drawn ahead."""
+    if self._batch_ahead is None:
+      return None
+    prompts, key = self._batch_ahead(0)
+    sample = lambda params, piece, key: self._sample(params, piece, self._num_samples, key)
+    likes = [
+      jax.eval_shape(sample, self._params_like, piece, key) for piece in self._split(prompts)
+    ]
+    as_split = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._over_prompts)
+    return jax.tree.map(as_split, likes)
+
+  def _pieces(
+    self, step: int, params: Any, prompts: Prompts, key: Key
+  ) -> list[tuple[Prompts, Rollout]]:
     """Returns pieces of the prompts, with samples that the device may still be computing."""
+    if self._batch_ahead is None:
+      return self._draw(params, prompts, key)
+    if self.ahead is None:
+      pieces = self._draw(params, prompts, key)
+    else:
+      put = lambda piece: processes.put(piece, self._over_prompts)
+      pieces = list(zip(map(put, self._split(prompts)), self.ahead, strict=True))
+    self.ahead = [rollout for _, rollout in self._draw(params, *self._batch_ahead(step + 1))]
+    return pieces
+
+  def _split(self, prompts: Prompts) -> list[Prompts]:
+    """Returns the prompts in equal pieces."""
     size = len(prompts.ids) // self._num_pieces
+    part = lambda i: jax.tree.map(lambda x: x[i * size : (i + 1) * size], prompts)
+    return [part(i) for i in range(self._num_pieces)]
+
+  def _draw(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+    """Returns pieces of the prompts and their samples, which the device begins to compute."""
     pieces = []
-    for i in range(self._num_pieces):
-      piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
+    for i, piece in enumerate(self._split(prompts)):
       piece = processes.put(piece, self._over_prompts)
       sample_key = piece_key(key, i, self._num_pieces)
       pieces.append((piece, self._sample(params, piece, self._num_samples, sample_key)))
@@ -132,7 +193,9 @@ class Demonstrations(RolloutSource):
     super().__init__(*common)
     self._max_new_tokens = max_new_tokens
 
-  def _pieces(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
+  def _pieces(
+    self, step: int, params: Any, prompts: Prompts, key: Key
+  ) -> list[tuple[Prompts, Rollout]]:
     """Returns the task's demonstrations in one piece, whatever the parameters are."""
     rollout = self._task.demonstrations(prompts, self._num_samples, self._max_new_tokens, key)
     return [processes.put((prompts, rollout), self._over_prompts)]

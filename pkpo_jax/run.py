@@ -1,6 +1,7 @@
 """Makes the parts of a run from its config: all that training and evaluation share."""
 
 import functools
+import inspect
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +13,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from pkpo_jax import sharding
-from pkpo_jax.advantages import REQUIREMENTS
+from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.curves import metric_name
 from pkpo_jax.errors import FieldError, expect
+from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.optimizer import make_learning_rate, make_optimizer
 from pkpo_jax.parts import complete
 from pkpo_jax.policies import POLICIES, Policy
@@ -142,6 +144,15 @@ def _check(run: Run) -> None:
       settings.loss.name,
     )
     task.check_demonstrations(run.policy.max_new_tokens, jax.random.key(settings.seed))
+  if settings.rollout.steps_ahead:
+    takes_ratios = 'ratios' in inspect.signature(ADVANTAGES[settings.advantage.name]).parameters
+    expect(
+      settings.loss.name == 'ppo' or takes_ratios,
+      'rollout.steps_ahead',
+      "0, or 1 with loss.name 'ppo' or advantage.name 'max_at_k_off_policy', as the samples are "
+      'those of an older policy',
+      settings.rollout.steps_ahead,
+    )
   if settings.warm_start is not None:
     is_run = (pathlib.Path(settings.warm_start) / 'checkpoints').is_dir()
     expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)
@@ -219,11 +230,19 @@ def make_source(run: Run, over_prompts: NamedSharding, init_params: Any) -> Roll
   common = run.task, settings.rollout.num_samples, over_prompts, reference
   if settings.rollout.source == 'demonstrations':
     return Demonstrations(*common, max_new_tokens=run.policy.max_new_tokens)
+  train_key = run_keys(jax.random.key(settings.seed)).train
+
+  def batch_ahead(step):
+    prompts = run.task.prompts(step, settings.rollout.num_prompts, train_key)
+    return prompts, step_keys(train_key, step).sample
+
   return PolicySamples(
     *common,
     policy=run.policy,
     advantage_fn=run.advantage_fn,
     num_pieces=settings.rollout.num_pieces,
+    batch_ahead=batch_ahead if settings.rollout.steps_ahead else None,
+    params_like=init_params,
   )
 
 

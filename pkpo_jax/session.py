@@ -25,6 +25,7 @@ from pkpo_jax.evaluation.measure import (
 from pkpo_jax.keys import run_keys
 from pkpo_jax.metrics import Laps, MetricWriter
 from pkpo_jax.progress import progress
+from pkpo_jax.rollouts import RolloutSource
 from pkpo_jax.run import Run
 from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.samples import SPLITS, show
@@ -81,14 +82,17 @@ class Session:
   def __exit__(self, *exception) -> None:
     self._stack.__exit__(*exception)
 
-  def resume(self, state: TrainState) -> tuple[TrainState, Key, int]:
+  def resume(self, state: TrainState, source: RolloutSource) -> tuple[TrainState, Key, int]:
     """Returns the newest saved state, or `state` if there is none; the steps' key; the next step.
 
-    If a saved state is returned, the arrays of `state` are deleted.
+    If a saved state is returned, the arrays of `state` are deleted. What was sampled ahead is given
+    back to the source, which is saved with the run from then on.
     """
-    settings = self._run.settings
+    settings, self._source = self._run.settings, source
     key = jax.random.key(settings.seed)
-    start = self._checkpoints.restore(Snapshot(state, key, self._tally, self._position(0)))
+    start = self._checkpoints.restore(
+      Snapshot(state, key, self._tally, self._position(0), source.like_ahead())
+    )
     self._tally, self._key, self._first_step = start.tally, start.key, start.position['step']
     due = self._position(self._first_step)
     if start.position != due:
@@ -102,6 +106,7 @@ class Session:
         f'seen, got {settings.num_train_steps}.'
       )
     if self._first_step:
+      source.ahead = start.ahead
       print(f'Resuming {self._workdir} at step {self._first_step}.')
     self._keys = run_keys(start.key)
     # Metrics are the same in all processes; the first writes them.
@@ -132,7 +137,8 @@ class Session:
     if is_due and step > self._first_step:
       if self._writer:
         self._writer.flush()
-      snapshot = Snapshot(state, self._key, self._tally, self._position(step))
+      position = self._position(step)
+      snapshot = Snapshot(state, self._key, self._tally, position, self._source.ahead)
       self._checkpoints.save(snapshot, evaluation)
     return is_last or is_stopping
 

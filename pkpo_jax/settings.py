@@ -128,6 +128,7 @@ class RolloutSettings:
   num_samples: int
   num_pieces: int
   source: str
+  steps_ahead: int
 
   def __post_init__(self):
     sources = ('policy', 'demonstrations')
@@ -135,6 +136,9 @@ class RolloutSettings:
     expect(self.num_prompts >= 1, 'num_prompts', 'at least 1', self.num_prompts)
     expect(self.num_samples >= 1, 'num_samples', 'at least 1', self.num_samples)
     expect(self.num_pieces >= 1, 'num_pieces', 'at least 1', self.num_pieces)
+    most = 1 if self.source == 'policy' else 0
+    problem = f'0 to {most} with source {self.source!r}'
+    expect(0 <= self.steps_ahead <= most, 'steps_ahead', problem, self.steps_ahead)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -90,9 +90,8 @@ def run_steps(prepared: Prepared) -> TrainState:
     claim_workdir(workdir, config, config_file)
     if processes.count() > 1:
       shape = ', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
-      print(
-        f'{processes.count()} processes, {mesh.size} devices of {mesh.devices.flat[0].device_kind}: {shape}.'
-      )
+      kind = mesh.devices.flat[0].device_kind
+      print(f'{processes.count()} processes, {mesh.size} devices of {kind}: {shape}.')
     state, num_steps = _run_steps(run, mesh, workdir, stopping)
   if num_steps < run.settings.num_train_steps:
     print(f'Stopped by SIGTERM after {num_steps} steps; the same command goes on from there.')
@@ -111,13 +110,13 @@ def _run_steps(
   with Session(run, workdir, stopping, over_prompts) as session:
     state, frozen = init(run_keys(jax.random.key(settings.seed)).init)
     source = make_source(run, over_prompts, frozen | state.params)
-    state, train_key, step = session.resume(state)
+    state, train_key, step = session.resume(state, source)
     while not session.is_over(step, state, frozen):
       keys, laps = step_keys(train_key, step), session.laps(step, state)
       params, k = frozen | state.params, run.k_schedule(step)
 
       prompts = task.prompts(step, settings.rollout.num_prompts, train_key)
-      rollout, grades = source.collect(params, prompts, keys, laps)
+      rollout, grades = source.collect(step, params, prompts, keys, laps)
       observed = session.observe(step, params, prompts, grades, k)
       advantages = source.advantages(params, rollout, grades, k, keys.advantages)
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)

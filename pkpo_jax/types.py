@@ -76,6 +76,8 @@ class Snapshot:
     state: the training state.
     key: PRNG key of the run, from which every step's keys come.
     tally: host arrays, what the run has seen so far; see `pkpo_jax.tally`.
+    ahead: rollouts of the next step that are sampled already, a list of pieces; None without
+      rollout.steps_ahead.
     position: where the run is, as the config has it: 'step', training steps so far; 'data',
       prompts drawn so far; 'k' of the next step; 'problems', a fingerprint of a finite task's.
   """
@@ -84,3 +86,4 @@ class Snapshot:
   key: Leaf
   tally: Any
   position: dict[str, int]
+  ahead: Any = None

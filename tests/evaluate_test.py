@@ -564,8 +564,9 @@ def test_errors_name_what_is_wrong(trained, tmp_path):
 
 
 def main_with(monkeypatch, **flags):
-  names = ('workdir', 'other_workdir', 'output', 'num_prompts_at_once')
-  flags = dict.fromkeys(names) | {'seed': 0, 'checkpoint': 'latest', 'overwrite': False} | flags
+  names = ('workdir', 'other_workdir', 'output', 'num_prompts_at_once', 'coordinator_address')
+  flags = dict.fromkeys((*names, 'num_processes', 'process_id')) | {'distributed': False} | flags
+  flags = {'seed': 0, 'checkpoint': 'latest', 'overwrite': False} | flags
   monkeypatch.setattr(evaluate.flags, 'FLAGS', SimpleNamespace(**flags))
   evaluate.main(['evaluate'])
 

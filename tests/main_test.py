@@ -36,7 +36,8 @@ def run_main(monkeypatch):
   """Returns fn(config, workdir), which runs the command after its flags are parsed."""
 
   def run(config, workdir):
-    values = SimpleNamespace(config=config, read_flags_from_files=list)
+    one = {'coordinator_address': None, 'num_processes': None, 'process_id': None}
+    values = SimpleNamespace(config=config, read_flags_from_files=list, distributed=False, **one)
     with monkeypatch.context() as patch:
       patch.setattr(flags, 'FLAGS', values)
       patch.setattr(main, '_WORKDIR', SimpleNamespace(value=str(workdir)))

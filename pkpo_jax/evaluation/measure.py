@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
   ids: Int[np.ndarray, 'P']
   curves: dict[str, Float[np.ndarray, 'P K']]
   statistics: dict[str, Float[np.ndarray, 'P']]
-  exact: dict[str, Float[jax.Array, 'K']]
+  exact: dict[str, Float[np.ndarray, 'K']]
   bounds: dict[str, tuple[float, float]]
 
 
@@ -166,7 +166,7 @@ def count_pieces(num_prompts: int, num_samples: int, max_completions: int, num_s
 
 def make_exact(
   policy: Policy, task: Task, ks: Sequence[int]
-) -> Callable[[Any], dict[str, Float[jax.Array, 'K']]]:
+) -> Callable[[Any], dict[str, Float[np.ndarray, 'K']]]:
   """Returns fn(params) -> the exact values `[K]` of the task's first objective, by its name.
 
   They are `{}` where the task cannot tell.
@@ -182,7 +182,7 @@ def make_exact(
   return exact_fn
 
 
-def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, jax.Array]:
+def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, Any]:
   """Returns pass@k_exact (max@k_exact) for each k."""
   return {
     f'{metric_name(name, k)}_exact': value
