@@ -49,7 +49,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.loss.clip_high = 0.28  # ppo: ratios above 1 + clip_high gain nothing by rising further.
   config.loss.num_epochs = 1  # ppo: times that a rollout is gone through.
   config.loss.num_minibatches = 1  # ppo: updates an epoch, each on its share of the prompts.
-  config.loss.num_microbatches = 1  # Pieces of an update, to save memory; the gradient stays.
+  # Pieces of an update, which save memory; the gradient stays. There are num_microbatches blocks of
+  # prompts times num_sample_blocks of the samples of each; a prompt is read once for each of these.
+  config.loss.num_microbatches = 1
+  config.loss.num_sample_blocks = 1
+  # A piece is cut to the shortest of L, L / 2, L / 4, ... that holds its tokens, and short samples
+  # and prompts come into pieces together: so that padding takes less time. The update is compiled
+  # for each of these lengths; 1 pads all to L.
+  config.loss.num_lengths = 1
+  # Leave out pieces in which all advantages of every prompt are 0; the gradient stays. Means over
+  # tokens in the metrics of the update are then over the prompts with another advantage.
+  config.loss.skip_without_signal = False
   # The next two terms are summed and divided like the first.
   config.loss.kl_coef = 0.0  # Weight of KL(policy || initial policy); 0 computes no reference.
   config.loss.entropy_coef = 0.0  # Weight of the entropy bonus (the EntropyReg baseline).

@@ -122,6 +122,13 @@ def _make_task_and_policies(settings: Settings) -> tuple[Task, Policy, Policy]:
 def _check(run: Run) -> None:
   """Raises FieldError for parts that do not fit together, which would fail after work has begun."""
   settings, task = run.settings, run.task
+  num_blocks = settings.loss.num_sample_blocks
+  expect(
+    settings.rollout.num_samples % num_blocks == 0,
+    'rollout.num_samples',
+    f'a multiple of loss.num_sample_blocks = {num_blocks}',
+    settings.rollout.num_samples,
+  )
   if task.num_held_out is not None:
     expect(
       settings.eval.num_prompts <= task.num_held_out,

@@ -180,12 +180,16 @@ class LossSettings(_LossTerms):
   num_epochs: int
   num_minibatches: int
   num_microbatches: int
+  num_sample_blocks: int
+  num_lengths: int
+  skip_without_signal: bool
 
   def __post_init__(self):
     losses.check_terms(**self.terms)
     choices = losses.LOSS_CHOICES['normalization']
     expect(self.normalization in choices, 'normalization', f'one of {choices}', self.normalization)
-    for field in ('num_epochs', 'num_minibatches', 'num_microbatches'):
+    counts = ('num_epochs', 'num_minibatches', 'num_microbatches')
+    for field in (*counts, 'num_sample_blocks', 'num_lengths'):
       expect(getattr(self, field) >= 1, field, 'at least 1', getattr(self, field))
     for field in ('num_epochs', 'num_minibatches'):
       expect(
@@ -195,6 +199,17 @@ class LossSettings(_LossTerms):
         "the first update already leaves it ('ppo' corrects for that)",
         getattr(self, field),
       )
+    expect(
+      not (self.skip_without_signal and (self.kl_coef or self.entropy_coef)),
+      'skip_without_signal',
+      'False with kl_coef or entropy_coef > 0, as these terms need no signal',
+      self.skip_without_signal,
+    )
+
+  @property
+  def num_pieces(self) -> int:
+    """The pieces of one update."""
+    return self.num_microbatches * self.num_sample_blocks
 
   @property
   def terms(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Float
 
-from pkpo_jax import losses
+from pkpo_jax import losses, pieces, sharding
 from pkpo_jax.advantages import ADVANTAGES
 from pkpo_jax.errors import FieldError
 from pkpo_jax.policies import Policy
@@ -80,7 +80,7 @@ class Batch(NamedTuple):
 
   Attributes:
     rollout: the samples.
-    advantages: `[P, N]`, reward units.
+    advantages: `[P, N, 1]`, reward units.
     weights: `[P, N, L]`, each token's share in the loss.
     mean_weights: `[P, N, L]`, each token's share in a mean over tokens.
   """
@@ -105,6 +105,14 @@ def make_train_step(
   A sample that was not judged has advantage 0. It has no surrogate but stays in every denominator,
   and in the KL and entropy terms and the means over tokens, which need no reward.
 
+  An update is made in pieces, by num_microbatches and num_sample_blocks; their gradients add up.
+  With num_lengths > 1 each has samples and prompts of similar lengths, and is cut to these.
+
+  With skip_without_signal, a prompt whose advantages are all 0 costs no time where a piece has none
+  but such. It stays in the denominators of the loss, so the gradient is the same, but not in the
+  means over tokens (entropy, clip_share, bounded_share, ratio_mean) and not in log_ratio_max: these
+  are of the other prompts, and 0 where there are none.
+
   Metrics are scalars: of `losses.policy_gradient_loss` those of the update, as means over the
   updates, and the agreement before the first of them; grad_norm, before clipping. And of the
   rollout: zero_advantage_share (of the prompts, those whose samples all have advantage 0; see
@@ -117,6 +125,7 @@ def make_train_step(
     over_prompts: where the prompts of a minibatch go; None leaves that to the compiler.
   """
   num_updates = settings.num_epochs * settings.num_minibatches
+  num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
 
   def loss_fn(params, frozen, batch):
     rollout = batch.rollout
@@ -124,7 +133,7 @@ def make_train_step(
     return losses.policy_gradient_loss(
       log_probs,
       entropy,
-      advantages=batch.advantages,
+      advantages=batch.advantages[..., 0],
       completion_mask=rollout.completion_mask,
       sampling_log_probs=rollout.sampling_log_probs,
       ref_log_probs=rollout.ref_log_probs,
@@ -135,22 +144,39 @@ def make_train_step(
 
   def gradients(params, frozen, batch):
     grad_fn = jax.grad(loss_fn, has_aux=True)
-    if settings.num_microbatches == 1:
+    lengths = pieces.halved(batch.weights.shape[-1], settings.num_lengths)
+    if settings.skip_without_signal:
+      lengths = (0, *lengths)
+    if settings.num_pieces == len(lengths) == 1:
       return grad_fn(params, frozen, batch)
 
-    def accumulate(total, microbatch):
-      grads, metrics = grad_fn(params, frozen, microbatch)
+    def add(length, total, piece):
+      if length == 0:
+        _, shapes = jax.eval_shape(grad_fn, params, frozen, piece)
+        return total, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+      grads, metrics = grad_fn(params, frozen, pieces.cut(piece, length))
       return jax.tree.map(jnp.add, total, grads), metrics
 
+    def accumulate(total, piece):
+      return pieces.at_length(add, lengths, piece.rollout.completion_mask, total, piece)
+
+    if len(lengths) > 1:
+      num_tokens = pieces.num_tokens(batch.rollout.completion_mask)
+      batch, _ = pieces.sort_samples(batch, num_tokens)
+      batch = pieces.sort_prompts(batch, num_tokens, settings.num_microbatches, num_shards)
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-    microbatches = split_prompts(batch, settings.num_microbatches)
-    grads, metrics = lax.scan(accumulate, zeros, microbatches)
-    return grads, losses.LossMetrics(*map(_over_microbatches, metrics))
+    split = pieces.split(batch, settings.num_microbatches, settings.num_sample_blocks)
+    grads, metrics = lax.scan(accumulate, zeros, split)
+    return grads, losses.LossMetrics(*map(_over_pieces, metrics))
 
   def update(state, frozen, rollout, advantages):
     weights = losses.token_weights(rollout.completion_mask, settings.normalization)
+    if settings.skip_without_signal:
+      # To have no signal is to have no tokens; in `weights` they stay.
+      has_signal = jnp.any(advantages != 0, axis=1)[:, None, None]
+      rollout = rollout.replace(completion_mask=rollout.completion_mask & has_signal)
     mean_weights = losses.token_weights(rollout.completion_mask, 'token')
-    batch = Batch(rollout, advantages, weights, mean_weights)
+    batch = Batch(rollout, advantages[..., None], weights, mean_weights)
     grads, metrics = gradients(state.params, frozen, batch)
     grad_norm = optax.tree.norm(optax.tree.cast(grads, jnp.float32))
     of_update = {**metrics.update.sums, **metrics.update.maxima, 'grad_norm': grad_norm}
@@ -190,39 +216,37 @@ def make_train_step(
   return train_step
 
 
-def _over_microbatches(totals: losses.Totals) -> losses.Totals:
-  """Returns the totals of an update from those of its microbatches, stacked."""
+def _over_pieces(totals: losses.Totals) -> losses.Totals:
+  """Returns the totals of an update from those of its pieces, stacked."""
   return losses.Totals(jax.tree.map(jnp.sum, totals.sums), jax.tree.map(jnp.max, totals.maxima))
 
 
 def make_forward(policy: Policy, settings: LossSettings) -> Forward:
-  """Returns `policy.log_probs_and_entropy`, without gradient, in pieces of the updates' size."""
-  num_pieces = settings.num_minibatches * settings.num_microbatches
-  if num_pieces == 1:
+  """Returns `policy.log_probs_and_entropy`, without gradient, in pieces of the updates' size.
+
+  Samples are sorted by length, each piece is cut to that of its longest, and beyond are zeros.
+  Prompts stay in their order, as nothing is known here of devices.
+  """
+  if settings.num_minibatches * settings.num_pieces == settings.num_lengths == 1:
     return policy.log_probs_and_entropy
+  num_blocks = settings.num_minibatches * settings.num_microbatches, settings.num_sample_blocks
 
   def forward(params, rollout):
-    pieces = split_prompts(rollout, num_pieces)
-    results = lax.map(lambda piece: policy.log_probs_and_entropy(params, piece), pieces)
-    return jax.tree.map(join_prompts, results)
+    max_length = rollout.completions.shape[-1]
+    lengths = pieces.halved(max_length, settings.num_lengths)
+
+    def of_length(length, piece):
+      results = policy.log_probs_and_entropy(params, pieces.cut(piece, length))
+      rest = [(0, 0), (0, 0), (0, max_length - length)]
+      return jax.tree.map(lambda x: jnp.pad(x, rest), results)
+
+    of_piece = lambda piece: pieces.at_length(of_length, lengths, piece.completion_mask, piece)
+    in_order, back = pieces.sort_samples(rollout, pieces.num_tokens(rollout.completion_mask))
+    results = lax.map(of_piece, pieces.split(in_order, *num_blocks))
+    join = lambda x: pieces.take(pieces.join(x, settings.num_sample_blocks), back)
+    return jax.tree.map(join, results)
 
   return forward
-
-
-def split_prompts(tree: Any, num_pieces: int) -> Any:
-  """Returns arrays `[P, ...]` as `[num_pieces, P / num_pieces, ...]`, for a scan.
-
-  Piece m has the prompts m, m + num_pieces, ...: devices hold blocks of neighboring prompts, so
-  each already has its part of every piece. Pieces of neighboring prompts would have to be sent to
-  the devices that idle.
-  """
-  split = lambda x: jnp.moveaxis(x.reshape(-1, num_pieces, *x.shape[1:]), 1, 0)
-  return jax.tree.map(split, tree)
-
-
-def join_prompts(x: jax.Array) -> jax.Array:
-  """Returns what `split_prompts` split."""
-  return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
 def init_state(

@@ -20,7 +20,7 @@ from pkpo_jax.errors import WorkdirError
 _FREE = re.compile(
   r'log\.(?!rolling_steps).*|checkpoint\..*|mesh\..*|eval\.every'
   r'|task\.(num_workers|deadline_s|data_dir|(\w+_)?source)'
-  r'|loss\.num_microbatches|policy\.(remat|log_prob_chunk)'
+  r'|loss\.num_(microbatches|sample_blocks|lengths)|policy\.(remat|log_prob_chunk)'
 )
 # Paths; others are as good if their files are the same.
 _PATHS = ('policy.weights', 'policy.tokenizer.path', 'warm_start')

@@ -17,6 +17,7 @@ from benchmarks import (
   rl_step,
   rollout,
   turns,
+  update_padding,
 )
 from pkpo_jax import session
 from pkpo_jax.policies import POLICIES
@@ -133,6 +134,37 @@ def test_attention_memory(tmp_path):
   rows = read(tmp_path / 'attention_memory_cpu.csv')['memory']
   assert [row['tokens'] for row in rows] == ['16', '32']
   assert all(float(row['gradient_error']) < 1e-5 for row in rows)
+
+
+def test_update_padding(tmp_path):
+  update_padding.main(['--quick', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'update_padding_cpu.csv')
+  assert all(float(row['gradient_error']) < 1e-5 for row in tables['programs'])
+  assert [len(tables[name]) for name in ('lengths', 'signal', 'programs')] == [4, 4, 3]
+  for row in tables['lengths'] + tables['signal']:
+    is_first = row['num_sample_blocks'] == '1'
+    assert (float(row['positions']) == float(row['whole/it']) == 1) == is_first
+
+
+@pytest.mark.parametrize('ratio, prompt_share', [(4, 0.0), (8, 0.5), (1, 0.0)])
+def test_lengths_are_as_said(ratio, prompt_share):
+  case = update_padding.Case(1, ratio, prompt_share)
+  lengths = update_padding.draw_lengths(np.random.default_rng(0), (8, 16), 1000, case)
+  assert lengths.max() == 1000
+  assert lengths.mean() == pytest.approx(1000 / ratio, rel=0.01)
+
+
+def test_positions_are_counted():
+  lengths = np.array([[1, 8], [2, 3]])
+  mask, advantages = np.arange(8) < lengths[..., None], np.array([[0, 0], [0, 1]])
+  count = lambda *setup: update_padding.count_positions(
+    update_padding.Setup(*setup), mask, advantages, prompt_tokens=10
+  )
+  assert count() == 2 * 10 + 4 * 8
+  # Short samples of both prompts, then the long ones.
+  assert count(1, 2, 4) == 4 * 10 + 2 * 2 + 2 * 8
+  assert count(2, 2, 4) == 4 * 10 + 2 + 4 + 1 + 8
+  assert count(2, 1, 1, True) == 10 + 2 * 8
 
 
 def test_log_prob_memory(tmp_path):

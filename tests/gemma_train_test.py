@@ -99,6 +99,8 @@ ON_DEVICES = {
   'optimizer.learning_rate': 0.1,
   'policy.log_prob_chunk': 2,
   'loss.num_microbatches': 2,
+  'loss.num_sample_blocks': 2,
+  'loss.num_lengths': 2,
   'policy.remat': True,
 }
 

@@ -141,6 +141,21 @@ def _with(overrides, config=None):
     ({'loss.num_epochs': 2}, ValueError, ['loss.num_epochs', '1 with', 'reinforce', 'ppo', '2']),
     ({'loss.num_minibatches': 4}, ValueError, ['loss.num_minibatches', 'reinforce', 'ppo', '4']),
     ({'loss.num_microbatches': 0}, ValueError, ['loss.num_microbatches', 'at least 1', '0']),
+    ({'loss.num_sample_blocks': 0}, ValueError, ['loss.num_sample_blocks', 'at least 1', '0']),
+    ({'loss.num_lengths': 0}, ValueError, ['loss.num_lengths', 'at least 1', '0']),
+    (
+      {'loss.num_sample_blocks': 3},
+      ValueError,
+      ['rollout.num_samples', 'a multiple of loss.num_sample_blocks = 3', '16'],
+    ),
+    *(
+      (
+        {'loss.skip_without_signal': True, f'loss.{name}': 0.1},
+        ValueError,
+        ['loss.skip_without_signal', 'False with kl_coef or entropy_coef > 0', 'True'],
+      )
+      for name in ('kl_coef', 'entropy_coef')
+    ),
     ({'eval.policy': {'name': 'x'}}, ValueError, ['eval.policy', 'some of []', 'x']),
     ({'eval.policy': {'top_p': 0.9}}, ValueError, ['eval.policy', 'some of []', 'top_p', '0.9']),
     ({'eval.ks': [1, 32]}, ValueError, ['eval.ks', '1 <= k <= num_samples = 16', '32']),

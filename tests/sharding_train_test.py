@@ -11,11 +11,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from configs import default
-from pkpo_jax import sharding
+from pkpo_jax import pieces, sharding
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.run import jit_train_step, make_init
 from pkpo_jax.settings import LossSettings, MeshSettings
-from pkpo_jax.train_step import split_prompts
 from tests.sequence_policy import make_policy, make_rollout
 
 SETTINGS = LossSettings(**default.get_config().loss)
@@ -27,6 +26,12 @@ EVERYTHING = {
   'num_epochs': 2,
   'num_minibatches': 2,
   'num_microbatches': 2,
+}
+PIECES = {
+  'num_microbatches': 2,
+  'num_sample_blocks': 2,
+  'num_lengths': 3,
+  'skip_without_signal': True,
 }
 MESHES = [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 2, 4)]
 NUM_PROMPTS = 32
@@ -74,7 +79,7 @@ def _train_on_one(options):
 
 
 @pytest.mark.parametrize('shape', MESHES)
-@pytest.mark.parametrize('options', [{}, EVERYTHING])
+@pytest.mark.parametrize('options', [{}, EVERYTHING, PIECES])
 def test_three_steps_equal_those_of_one_device(shape, options):
   expected, expected_metrics = _train_on_one(tuple(options.items()))
   state, metrics = _train(_mesh(*shape), dataclasses.replace(SETTINGS, **options))
@@ -109,9 +114,10 @@ def test_a_device_holds_its_part_of_parameters_and_optimizer_state(shape, dtype)
       assert held == expected
 
 
-def test_gradients_of_microbatches_are_added_up_in_parts():
+@pytest.mark.parametrize('options', [{'num_microbatches': 4}, PIECES])
+def test_gradients_of_pieces_are_added_up_in_parts(options):
   """No loop of the compiled step carries a gradient, or anything, of a whole parameter's shape."""
-  settings = dataclasses.replace(SETTINGS, num_microbatches=4)
+  settings = dataclasses.replace(SETTINGS, **options)
   mesh = _mesh(2, 2, 2)
   init, train_step = _compiled(mesh, settings, jnp.float32)
   policy = make_policy()
@@ -139,8 +145,30 @@ def test_microbatches_move_nothing_between_devices(num_pieces):
     return re.findall(r'(?:all|collective|reduce)-\w+\(', text)
 
   blocks = lambda x, num_pieces: x.reshape(num_pieces, -1, *x.shape[1:])
-  assert not collectives(split_prompts)
+  assert not collectives(pieces.split_prompts)
   assert collectives(blocks), 'what a split in blocks would need is seen'
+
+
+def test_pieces_move_nothing_between_devices_but_their_length():
+  mesh = _mesh(2, 4, 1)
+  lengths = np.random.default_rng(0).integers(1, 9, (NUM_PROMPTS, 4))
+  x = np.arange(8) < lengths[..., None]
+  arrays = jax.device_put((x[:, 0], x), sharding.over_prompts(mesh))
+
+  def total(num_shards, arrays):
+    lengths = pieces.num_tokens(arrays[1])
+    arrays, _ = pieces.sort_samples(arrays, lengths)
+    arrays = pieces.sort_prompts(arrays, lengths, 2, num_shards)
+    double = lambda length, piece: 2 * jnp.sum(piece[1][..., :length], axis=-1)
+    of_piece = lambda piece: pieces.at_length(double, (4, 8), piece[1], piece)
+    return jax.lax.map(of_piece, pieces.split(arrays, 2, 2))
+
+  def moved(num_shards):
+    text = jax.jit(functools.partial(total, num_shards)).lower(arrays).compile().as_text()
+    return re.findall(r' = (\S+) (?:all|collective|reduce-scatter)[\w-]*\(', text)
+
+  assert moved(8) == ['s32[]']
+  assert len(moved(1)) > 1, 'what sorting over all devices would need is seen'
 
 
 def test_rules_match_the_end_of_the_path_and_the_first_counts():

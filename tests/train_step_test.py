@@ -1,6 +1,7 @@
 """The training step in pieces equals the step in one, and the step written as a loop."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,9 @@ from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.settings import AdvantageSettings, LossSettings
 from pkpo_jax.train_step import (
   init_state,
-  join_prompts,
   make_advantage_fn,
   make_forward,
   make_train_step,
-  split_prompts,
 )
 from tests.sequence_policy import make_policy, make_rollout
 
@@ -49,19 +48,90 @@ def _assert_close(tree, other, **tolerance):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, other)
 
 
-@pytest.mark.parametrize('num_microbatches', [2, 8])
-@pytest.mark.parametrize('normalization', LOSS_CHOICES['normalization'])
+@pytest.mark.parametrize(
+  'counts, normalization',  # (num_microbatches, num_sample_blocks, num_lengths).
+  [
+    *itertools.product([(8, 1, 1), (2, 2, 3)], LOSS_CHOICES['normalization']),
+    *itertools.product([(1, 2, 1), (1, 1, 3), (8, 4, 2)], ['token']),
+  ],
+)
 @pytest.mark.parametrize('options', [{}, EVERYTHING])
-def test_microbatches_equal_one_batch(num_microbatches, normalization, options):
+def test_pieces_equal_one_batch(counts, normalization, options):
   made = _make()
   settings = dataclasses.replace(SETTINGS, normalization=normalization, **options)
   whole, metrics = _step(settings, *made)
-  settings = dataclasses.replace(settings, num_microbatches=num_microbatches)
-  pieces, piece_metrics = _step(settings, *made)
-  _assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
-  assert metrics.keys() == piece_metrics.keys()
+  split, split_metrics = _step(_in_pieces(settings, *counts), *made)
+  _assert_close(split, whole, rtol=1e-5, atol=1e-6)
+  assert metrics.keys() == split_metrics.keys()
   for name in metrics:
-    np.testing.assert_allclose(piece_metrics[name], metrics[name], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(split_metrics[name], metrics[name], rtol=1e-5, err_msg=name)
+
+
+def _in_pieces(settings, num_microbatches, num_sample_blocks, num_lengths, **options):
+  counts = {'num_microbatches': num_microbatches, 'num_sample_blocks': num_sample_blocks}
+  return dataclasses.replace(settings, num_lengths=num_lengths, **counts, **options)
+
+
+def _watch(policy, monkeypatch):
+  """Returns a list that gains the shape of the completions of each piece that is computed."""
+  seen = []
+  compute = policy.log_probs_and_entropy
+
+  def watched(params, rollout):
+    shape = rollout.completions.shape
+    jax.debug.callback(lambda: seen.append(shape))
+    return compute(params, rollout)
+
+  monkeypatch.setattr(policy, 'log_probs_and_entropy', watched)
+  return seen
+
+
+def test_pieces_are_as_long_as_they_have_to_be(monkeypatch):
+  """Prompts of 8 in 4 blocks by their total length, samples of 4 in 2 by their own."""
+  policy, _, _, _, rollout, _ = made = _make()
+  seen = _watch(policy, monkeypatch)
+  jax.block_until_ready(_step(_in_pieces(SETTINGS, 4, 2, 3), *made))
+  jax.effects_barrier()
+  lengths = np.sort(np.asarray(rollout.completion_mask).sum(-1), axis=1)
+  lengths = lengths[np.argsort(lengths.sum(1), kind='stable')].reshape(4, 2, 2, 2)
+  needed = lengths.max(axis=(1, 3)).ravel()
+  expected = [(2, 2, min(x for x in (2, 3, 5) if x >= length)) for length in needed]
+  assert sorted(seen) == sorted(expected)
+  assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize('counts', [(1, 1, 1), (4, 1, 1), (8, 2, 3)])
+@pytest.mark.parametrize('normalization', LOSS_CHOICES['normalization'])
+@pytest.mark.parametrize('name', LOSS_CHOICES['name'])
+def test_prompts_without_signal_are_left_out(counts, normalization, name, monkeypatch):
+  """All that is summed stays. Means over tokens are those of an update of the other prompts."""
+  *made, rollout, advantages = _make()
+  advantages = advantages.at[np.array([0, 1, 2, 5, 6])].set(0)
+  has_signal = np.array([3, 4, 7])
+  settings = dataclasses.replace(SETTINGS, normalization=normalization, name=name)
+  whole, metrics = _step(settings, *made, rollout, advantages)
+  of_others = jax.tree.map(lambda x: x[has_signal], (rollout, advantages))
+  _, metrics_of_others = _step(settings, *made, *of_others)
+  seen = _watch(made[0], monkeypatch)
+  settings = _in_pieces(settings, *counts, skip_without_signal=True)
+  actual, actual_metrics = jax.block_until_ready(_step(settings, *made, rollout, advantages))
+  jax.effects_barrier()
+  assert len(seen) == {1: 1, 4: 2, 8: 3 * 2}[counts[0]], '3 of 8 prompts fill 2 of 4 blocks'
+  _assert_close(actual, whole, rtol=1e-5, atol=1e-6)
+  summed = {'loss', 'grad_norm', 'zero_advantage_share', 'completion_tokens'}
+  assert actual_metrics.keys() == metrics.keys() > summed
+  for key, value in actual_metrics.items():
+    expected = metrics if key in summed else metrics_of_others
+    np.testing.assert_allclose(value, expected[key], rtol=1e-5, err_msg=key)
+
+
+def test_an_update_without_any_signal_changes_nothing():
+  *made, state, frozen, rollout, advantages = _make()
+  settings = _in_pieces(SETTINGS, 2, 1, 1, skip_without_signal=True)
+  actual, metrics = _step(settings, *made, state, frozen, rollout, 0 * advantages)
+  _assert_close(actual.params, state.params, rtol=0)
+  assert metrics.pop('completion_tokens') > 1
+  assert {name: float(x) for name, x in metrics.items() if x} == {'zero_advantage_share': 1.0}
 
 
 def test_gradients_of_microbatches_add_up_in_float32():
@@ -180,19 +250,19 @@ def test_a_step_counts_once_whatever_its_updates():
   assert _step(settings, *_make())[0].step == 1
 
 
-def test_pieces_are_strided_and_join_again():
-  pieces = split_prompts({'x': jnp.arange(24).reshape(12, 2)}, 3)['x']
-  assert pieces.shape == (3, 4, 2)
-  np.testing.assert_array_equal(pieces[1, :, 0] // 2, [1, 4, 7, 10])
-  np.testing.assert_array_equal(join_prompts(pieces), np.arange(24).reshape(12, 2))
-
-
-def test_forward_in_pieces_equals_the_whole():
+@pytest.mark.parametrize('counts', [(2, 1, 1), (2, 2, 1), (2, 4, 3)])
+def test_forward_in_pieces_equals_the_whole(counts, monkeypatch):
   policy, _, state, _, rollout, _ = _make()
-  settings = dataclasses.replace(SETTINGS, name='ppo', num_minibatches=2, num_microbatches=2)
-  actual = jax.jit(make_forward(policy, settings))(state.params, rollout)
   expected = policy.log_probs_and_entropy(state.params, rollout)
-  _assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+  seen = _watch(policy, monkeypatch)
+  settings = _in_pieces(dataclasses.replace(SETTINGS, name='ppo', num_minibatches=2), *counts)
+  actual = jax.block_until_ready(jax.jit(make_forward(policy, settings))(state.params, rollout))
+  jax.effects_barrier()
+  is_cut = np.unique([length for _, _, length in seen]) < 5
+  assert len(seen) == 4 * counts[1] and np.any(is_cut) == (counts[2] > 1)
+  mask = rollout.completion_mask
+  tokens_only = lambda tree: jax.tree.map(lambda x: jnp.where(mask, x, 0), tree)
+  _assert_close(tokens_only(actual), tokens_only(expected), rtol=1e-5, atol=1e-6)
 
 
 def _no_forward(params, rollout):

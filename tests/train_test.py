@@ -517,7 +517,16 @@ def test_as_many_problems_must_be_held_out_as_are_evaluated(tmp_path):
   'changes, tolerance',
   [
     ({'num_train_steps': 12}, 0),
-    ({'num_train_steps': 12, 'eval.every': 3, 'loss.num_microbatches': 2}, 1e-5),
+    (
+      {
+        'num_train_steps': 12,
+        'eval.every': 3,
+        'loss.num_microbatches': 2,
+        'loss.num_sample_blocks': 2,
+        'loss.num_lengths': 2,
+      },
+      1e-5,
+    ),
   ],
 )
 def test_a_run_with_a_horizon_of_its_own_is_extended(changes, tolerance, tmp_path):
@@ -535,6 +544,17 @@ def test_a_run_with_a_horizon_of_its_own_is_extended(changes, tolerance, tmp_pat
     assert found[step] == pytest.approx(line, rel=tolerance, abs=tolerance)
   evaluated = [x['step'] for x in read_metrics(tmp_path / 'run') if 'eval/pass@1' in x]
   assert evaluated == ([0, 5, 10, 12] if 'eval.every' not in changes else [0, 5, 9, 12])
+
+
+def test_a_run_that_leaves_out_prompts_without_signal_learns_the_same(tmp_path):
+  fields = {'loss.num_microbatches': 8, 'optimizer.name': 'sgd'}
+  skipping = _small(**fields, **{'loss.skip_without_signal': True})
+  states = train(_small(**fields), tmp_path / 'all'), train(skipping, tmp_path / 'some')
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *states)
+  without = [
+    x['train/zero_advantage_share'] for x in read_metrics(tmp_path / 'some') if 'train/loss' in x
+  ]
+  assert max(without) > 0.2
 
 
 def test_learning_rate_and_tokens_per_second_are_logged(sequences, tmp_path):

@@ -24,7 +24,7 @@ CONFIG = {
   'checkpoint': {'every': 5},
   'log': {'every': 1, 'rolling_steps': 50},
   'eval': {'every': 5, 'num_samples': 4},
-  'loss': {'num_microbatches': 1},
+  'loss': {'num_microbatches': 1, 'num_sample_blocks': 1, 'num_lengths': 1},
   'mesh': {'fsdp': 1},
 }
 
@@ -59,6 +59,7 @@ def workdir(tmp_path):
     {'log__every': 2, 'checkpoint__every': 1, 'mesh__fsdp': 4, 'task__num_workers': 8},
     {'eval__every': 2},
     {'loss__num_microbatches': 2, 'policy__remat': True, 'policy__log_prob_chunk': 8},
+    {'loss__num_sample_blocks': 2, 'loss__num_lengths': 3},
     {'num_train_steps': 20},
     {'num_train_steps': 7},
   ],

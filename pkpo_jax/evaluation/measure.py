@@ -17,11 +17,11 @@ from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
 from pkpo_jax.grading import trim_and_grade
 from pkpo_jax.keys import eval_keys, piece_key
+from pkpo_jax.pieces import join_prompts, split_prompts
 from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run
 from pkpo_jax.tasks import Task
 from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, check_finite
-from pkpo_jax.train_step import join_prompts, split_prompts
 from pkpo_jax.types import Prompts, Rollout
 
 # Called after each piece of an evaluation, with its samples and their grades.
@@ -133,8 +133,8 @@ def make_mean_entropy(
   into memory even with their gradients.
   """
   settings = run.settings
-  updates = settings.loss.num_minibatches * settings.loss.num_microbatches
-  max_completions = settings.rollout.num_prompts * settings.rollout.num_samples // updates
+  num_pieces = settings.loss.num_minibatches * settings.loss.num_pieces
+  max_completions = settings.rollout.num_prompts * settings.rollout.num_samples // num_pieces
   num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
 
   def mean_entropy(params, rollout):

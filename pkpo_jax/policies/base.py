@@ -52,4 +52,7 @@ class Policy(abc.ABC):
   def log_probs_and_entropy(
     self, params: Any, rollout: Rollout
   ) -> tuple[Float[jax.Array, 'P N L'], Float[jax.Array, 'P N L']]:
-    """Returns the log-probability and the entropy of each token, nats, differentiable."""
+    """Returns the log-probability and the entropy of each token, nats, differentiable.
+
+    Those of a token depend on what comes before it alone: a rollout that is cut has the same.
+    """
