@@ -13,11 +13,22 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'keys', 'samples', 'typing'},
+  {'errors', 'keys', 'packing', 'samples', 'typing'},
   {'types', 'weights', 'groups'},
   {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'settings', 'workdir'},
-  {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
+  {
+    'chat',
+    'data',
+    'metrics',
+    'models',
+    'optimizer',
+    'packing',
+    'progress',
+    'sampling',
+    'sharding',
+    'workers',
+  }
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'pretrained', 'tasks'},
   {'curves', 'prepare', 'sample_writer', 'train_step'},
