@@ -14,6 +14,7 @@ from benchmarks import (
   gemma2_gpu,
   layer_scan,
   log_prob_memory,
+  packing,
   rl_step,
   rollout,
   turns,
@@ -133,6 +134,19 @@ def test_attention_memory(tmp_path):
   rows = read(tmp_path / 'attention_memory_cpu.csv')['memory']
   assert [row['tokens'] for row in rows] == ['16', '32']
   assert all(float(row['gradient_error']) < 1e-5 for row in rows)
+
+
+def test_packing(tmp_path):
+  packing.main(['--quick', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'packing_cpu.csv')
+  plain, packed = tables['packing']
+  assert (plain['packings'], packed['packings']) == ('0', '2')
+  assert float(plain['speedup']) == float(plain['row_steps_speedup']) == 1
+  assert float(packed['row_steps_speedup']) > 1.5 and float(packed['same_tokens']) == 1
+  whole, half, _ = tables['cache']
+  assert (half['dtype'], half['cache_dtype']) == ('float32', 'bfloat16')
+  assert float(half['cache_mib']) == pytest.approx(float(whole['cache_mib']) / 2, rel=1e-3)
+  assert float(whole['max_difference']) < 1e-4 < float(half['max_difference']) < 0.1
 
 
 def test_log_prob_memory(tmp_path):

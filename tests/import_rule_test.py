@@ -17,18 +17,7 @@ LAYERS = [
   {'types', 'weights', 'groups'},
   {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'settings', 'workdir'},
-  {
-    'chat',
-    'data',
-    'metrics',
-    'models',
-    'optimizer',
-    'packing',
-    'progress',
-    'sampling',
-    'sharding',
-    'workers',
-  }
+  {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'pretrained', 'tasks'},
   {'curves', 'prepare', 'sample_writer', 'train_step'},
