@@ -49,6 +49,10 @@ TABLES = {
     ),
     'log_prob_difference',
   ),
+  'buckets': (
+    *('prompts', 'n', 'buckets', 'loops', 'prompt_copies', 'max/mean 2', 'max/mean 4'),
+    'max/mean 8',
+  ),
   'cache': (
     *('model', 'dtype', 'cache_dtype', 'tokens', 'cache_mib', 'mean_difference', 'max_difference'),
     'ratio_mean',
@@ -62,6 +66,12 @@ CAPTIONS = {
     'median time of a call, all numbers of packings in turns; compile_s: CPU seconds of tracing '
     'and compiling; planned_mib: temporary memory that XLA plans; log_prob_difference: largest, to '
     'that without packings.'
+  ),
+  'buckets': (
+    'Counted, not run: how many times fewer rows all steps have than without packings, a mean over '
+    'draws of lengths. Groups of the completions that go on become narrower, or have one width and '
+    'become fewer; the fractions are those of all rows. prompt_copies: the most groups over '
+    'prompts, each of which has the keys and values of its prompt.'
   ),
   'cache': (
     'Absolute differences of the log-probabilities of tokens, nats, at sampling and in the forward '
@@ -144,9 +154,9 @@ def draw_lengths(shape: Sequence[int], longest: int, ratio: float, seed: int = 0
   return np.maximum(2, np.round(longest * relative(spread))).astype(int)
 
 
-def row_steps(lengths: np.ndarray, num_packings: int) -> int:
+def row_steps(lengths: np.ndarray, layouts: Sequence[packing.Layout]) -> int:
   """Returns how many tokens the loops compute, for rows that have ended as for others."""
-  layouts, total, current = packing.layouts(*lengths.shape, num_packings), 0, 0
+  total, current = 0, 0
   for index in range(1, lengths.max()):
     counts = np.sum(lengths > index, axis=-1)
     while current + 1 < len(layouts):
@@ -154,8 +164,39 @@ def row_steps(lengths: np.ndarray, num_packings: int) -> int:
       if np.sum(-(-counts // width)) > num_groups:
         break
       current += 1
-    total += np.prod(layouts[current])
+    total += int(np.prod(layouts[current]))
   return total
+
+
+def bucket_rows(num_prompts: int, num_samples: int, num_draws: int) -> Iterator[Row]:
+  """Yields a row for each way to choose layouts: row steps alone, nothing is run."""
+  rows = num_prompts * num_samples
+  narrower = lambda *by: [(num_prompts, num_samples // i) for i in by]
+  of_width = lambda width, *by: [(rows // i // width, width) for i in by]
+  for name, layouts in {
+    'as many groups, 1/2': narrower(2),
+    'as many groups, 1/4': narrower(4),
+    'as many groups, 1/2 1/4': narrower(2, 4),
+    'as many groups, 1/2 1/4 1/8': narrower(2, 4, 8),
+    'as many groups, 3/4 1/2 1/4 1/8': [
+      (num_prompts, 3 * num_samples // 4),
+      *narrower(2, 4, 8),
+    ],
+    'as many groups, 1/4 1/16': narrower(4, 16),
+    'groups of 4, 1/2 1/4 1/8': of_width(4, 2, 4, 8),
+    'groups of 4, 1/4 1/16': of_width(4, 4, 16),
+    'groups of 1, 1/2 1/4 1/8': of_width(1, 2, 4, 8),
+    'groups of 1, 1/4': of_width(1, 4),
+    'groups of 1, 1/4 1/16': of_width(1, 4, 16),
+  }.items():
+    layouts = [(num_prompts, num_samples), *layouts]
+    row = {'prompts': num_prompts, 'n': num_samples, 'buckets': name, 'loops': len(layouts)}
+    row['prompt_copies'] = max(groups for groups, _ in layouts) / num_prompts
+    for ratio in (2, 4, 8):
+      lengths = [draw_lengths((num_prompts, num_samples), 256, ratio, i) for i in range(num_draws)]
+      saved = [row_steps(each, layouts[:1]) / row_steps(each, layouts) for each in lengths]
+      row[f'max/mean {ratio}'] = float(np.mean(saved))
+    yield row
 
 
 def packing_rows(
@@ -187,18 +228,19 @@ def packing_rows(
     compile_s[num_packings] = time.process_time() - start
   for ratio in ratios:
     lengths = draw_lengths(keys.shape, shape.length, ratio)
+    steps = [row_steps(lengths, packing.layouts(*keys.shape, i)) for i in nums_packings]
     arguments = params, jnp.asarray(lengths, jnp.int32)
     found = {name: jax.device_get(fn(*arguments)) for name, fn in compiled.items()}
     np.testing.assert_array_equal(found[0][1].sum(-1), lengths)
     seconds, cpu_seconds = time_in_turns(compiled, arguments, repeats)
-    for name, (drawn, _, log_probs) in found.items():
+    for i, (name, (drawn, _, log_probs)) in enumerate(found.items()):
       yield {
         **{'model': shape.model, 'prompts': shape.num_prompts, 'n': shape.num_samples},
         **{'L': shape.length, 'max/mean': float(lengths.max() / lengths.mean()), 'packings': name},
         'tokens_per_s': float(lengths.sum() / seconds[name]),
         'speedup': seconds[0] / seconds[name],
         'cpu_speedup': cpu_seconds[0] / cpu_seconds[name],
-        'row_steps_speedup': float(row_steps(lengths, 0) / row_steps(lengths, name)),
+        'row_steps_speedup': steps[0] / steps[i],
         'warm_s': seconds[name],
         'compile_s': compile_s[name],
         'compile/none': compile_s[name] / compile_s[0],
@@ -283,7 +325,7 @@ def main(arguments: Sequence[str] | None = None):
   )
   parser.add_argument('--quick', action='store_true', help='tiny sizes: shows that it runs')
   parser.add_argument('--ratios', nargs='+', type=float, default=[1, 4, 8], help='max / mean')
-  parser.add_argument('--packings', nargs='+', type=int, default=[1, 2, 3, 4])
+  parser.add_argument('--packings', nargs='+', type=int, default=[1, 2])
   parser.add_argument('--repeats', type=int, default=5, help='calls of each in turns')
   parser.add_argument('--tokens', type=int, default=64, help='L of the table of dtypes')
   parser.add_argument(
@@ -294,17 +336,20 @@ def main(arguments: Sequence[str] | None = None):
   shapes, preset = SHAPES, 'gemma2_tiny'
   if options.quick:
     shapes, preset = (Shape('llama_micro', 2, 4, 16),), 'llama_micro'
-    options.ratios, options.packings = [3], [2]
+    options.ratios, options.packings = [3], [1]
     options.repeats, options.tokens = 1, 8
     options.weights = pathlib.Path('none')
   header = common.describe('benchmarks.packing', arguments, 'seed: 0; float32; temperature 1')
   print('\n'.join(header), flush=True)
-  rows = {'packing': [], 'cache': []}
+  rows = {'packing': [], 'buckets': [], 'cache': []}
   for shape in shapes:
     found = list(packing_rows(shape, options.ratios, [0, *options.packings], options.repeats))
     common.print_table(TABLES['packing'], found)
     sys.stdout.flush()
     rows['packing'] += found
+  for num_prompts, num_samples in ((8, 16), (16, 16)):
+    rows['buckets'] += bucket_rows(num_prompts, num_samples, 2 if options.quick else 20)
+  common.print_table(TABLES['buckets'], rows['buckets'])
   rows['cache'] += cache_rows(preset, None, 16, options.tokens)
   if options.weights.is_dir():
     rows['cache'] += cache_rows('SmolLM2 135M', options.weights, 4, options.tokens)

@@ -79,10 +79,10 @@ def sample(
   completions have ended.
 
   With packings there is a loop for each of `packing.layouts`: as soon as the completions that have
-  not ended fit into half the rows, they alone go on. A packing changes no token, and
-  log-probabilities by rounding alone. It copies the keys and values of the completions that go on,
-  and those of the prompts. So memory is at most that without, half a cache of the completions and
-  one of the prompts.
+  not ended fit into a quarter of the rows, they alone go on. A packing changes no token, and
+  log-probabilities by rounding alone. It copies the keys and values of the completions that go on
+  and of their prompts. So the most memory is that without packings, a quarter of the completions'
+  cache and once the prompts' keys and values.
 
   Args:
     model: a Transformer.
@@ -95,7 +95,7 @@ def sample(
     temperature: `[]`, divides the logits; 0 is greedy. May be traced.
     top_k: draw among this many most likely tokens; None is all.
     top_p: draw among the most likely tokens that together have this probability; None is all.
-    num_packings: how often the rows are halved. Each takes another compilation of the model.
+    num_packings: how often the rows are quartered. Each takes another compilation of the model.
     num_shards: equal parts of the prompts, which are packed each by itself: as many as the devices
       that they are split over, so that no completion moves to another.
     cache_dtype: that keys and values are kept in, of the completions and of their prompts; None is

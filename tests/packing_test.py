@@ -97,7 +97,7 @@ def test_completions_are_those_of_the_loop_of_all_rows(family, spread):
   lengths = SPREADS[spread]
   expected = _sample(family, 0, lengths)
   np.testing.assert_array_equal(expected[1].sum(-1), np.minimum(lengths, LENGTH))
-  for num_packings in (1, 3):
+  for num_packings in (1, 2):
     _assert_same(_sample(family, num_packings, lengths), expected)
 
 
@@ -121,9 +121,9 @@ def test_few_rows(shape):
 @pytest.mark.parametrize('devices', [(8, 1, 1), (2, 2, 2)])
 def test_shards_are_packed_by_themselves_and_nothing_moves(devices):
   """Devices tell each other one truth value a step: whether it is time for the next loop."""
-  lengths = draw_lengths((16, 4), LENGTH, 4)
+  lengths = draw_lengths((16, 8), LENGTH, 4)
   _assert_same(_sample('gemma2', 2, lengths, devices=devices), _sample('gemma2', 0, lengths))
-  _, text = _program('gemma2', 2, (16, 4), True, devices=devices)
+  _, text = _program('gemma2', 2, (16, 8), True, devices=devices)
   assert _collectives(text) == [('pred[]', 'all-reduce')] * 3, 'one in each loop'
 
 
@@ -175,7 +175,7 @@ class Counting:
     return ()
 
 
-@pytest.mark.parametrize(('num_packings', 'least_saved'), [(0, 1.0), (1, 1.4), (3, 2.0)])
+@pytest.mark.parametrize(('num_packings', 'least_saved'), [(0, 1.0), (1, 1.5), (2, 2.0)])
 def test_rows_that_have_ended_are_not_computed(num_packings, least_saved):
   """The model's calls have as many rows as the layouts that a plain count of lengths leads to."""
   lengths = draw_lengths((8, 16), 40, 4)
@@ -189,18 +189,18 @@ def test_rows_that_have_ended_are_not_computed(num_packings, least_saved):
     num_packings=num_packings,
   )
   jax.effects_barrier()
-  assert model.num_rows == row_steps(lengths, num_packings)
+  assert model.num_rows == row_steps(lengths, packing.layouts(8, 16, num_packings))
   assert lengths.size * 39 / model.num_rows >= least_saved
 
 
 def test_layouts():
-  assert packing.layouts(3, 8, 2) == [(3, 8), (3, 4), (3, 2)]
-  assert packing.layouts(3, 5, 9) == [(3, 5), (3, 2), (3, 1), (1, 1)]
+  assert packing.layouts(3, 8, 1) == [(3, 8), (3, 2)]
+  assert packing.layouts(8, 3, 9) == [(8, 3), (6, 1), (1, 1)]
   assert packing.layouts(1, 1, 4) == [(1, 1)]
   for num_prompts, num_samples in ((4, 7), (1, 16), (6, 1)):
     found = packing.layouts(num_prompts, num_samples, 20)
     rows = [groups * width for groups, width in found]
-    assert all(2 * b <= a for a, b in zip(rows, rows[1:], strict=False)) and rows[-1] == 1
+    assert all(4 * b <= a for a, b in zip(rows, rows[1:], strict=False)) and rows[-1] < 4
     assert all(groups <= num_prompts for groups, _ in found), 'no more copies of prompts'
 
 

@@ -48,7 +48,7 @@ class LanguageModel(Policy):
     top_p: float | None = None,
     log_prob_chunk: int = 16,
     cache_dtype: str | None = None,
-    num_packings: int = 0,
+    num_packings: int = 1,
   ):
     """Sets up the model; reads no weights yet.
 
@@ -77,8 +77,8 @@ class LanguageModel(Policy):
       cache_dtype: of the keys and values that sampling keeps, 'float32' or 'bfloat16'; None is
         dtype. In bfloat16 beside float32 weights they take half the memory, and the tokens are
         drawn from a distribution that is off by their rounding.
-      num_packings: how often sampling goes on with half the rows, once the completions that have
-        not ended fit into them; changes no token. Each takes one more compilation of the model.
+      num_packings: how often sampling goes on with a quarter of the rows, once the completions that
+        have not ended fit into them; changes no token. Each compiles the model once more.
 
     Raises:
       ValueError: if a name is unknown, a number out of range, or the tokenizer has more tokens than
