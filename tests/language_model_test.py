@@ -302,7 +302,7 @@ def test_what_it_says_of_itself():
       {'cache_dtype': 'float16'},
       r"cache_dtype: expected one of \['bfloat16', 'float32'\] or None, got 'float16'",
     ),
-    ({'num_packings': -1}, 'num_packings: expected at least 0, got -1'),
+    ({'num_packings': -1}, 'num_packings: expected at least 0 or None, got -1'),
   ],
 )
 def test_wrong_fields(fields, message):

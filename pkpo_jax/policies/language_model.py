@@ -22,6 +22,8 @@ from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+# Below, the compilation of another loop takes longer than it saves in some fifty rollouts.
+_LEAST_TOKENS_TO_PACK = 64
 
 
 class LanguageModel(Policy):
@@ -48,7 +50,7 @@ class LanguageModel(Policy):
     top_p: float | None = None,
     log_prob_chunk: int = 16,
     cache_dtype: str | None = None,
-    num_packings: int = 1,
+    num_packings: int | None = None,
   ):
     """Sets up the model; reads no weights yet.
 
@@ -78,7 +80,8 @@ class LanguageModel(Policy):
         dtype. In bfloat16 beside float32 weights they take half the memory, and the tokens are
         drawn from a distribution that is off by their rounding.
       num_packings: how often sampling goes on with a quarter of the rows, once the completions that
-        have not ended fit into them; changes no token. Each compiles the model once more.
+        have not ended fit into them; changes no token. Each compiles the model once more. None is
+        2, or 0 where L is below 64 and there is too little to save.
 
     Raises:
       ValueError: if a name is unknown, a number out of range, or the tokenizer has more tokens than
@@ -102,7 +105,8 @@ class LanguageModel(Policy):
       f'one of {sorted(_DTYPES)} or None',
       cache_dtype,
     )
-    expect(num_packings >= 0, 'num_packings', 'at least 0', num_packings)
+    is_number = num_packings is None or num_packings >= 0
+    expect(is_number, 'num_packings', 'at least 0 or None', num_packings)
     lora = None
     if lora_rank is not None:
       lora = Lora(lora_rank, float(lora_rank) if lora_alpha is None else lora_alpha, lora_targets)
@@ -132,6 +136,8 @@ class LanguageModel(Policy):
     self._top_p = top_p
     self._log_prob_chunk = log_prob_chunk
     self._cache_dtype = cache_dtype and _DTYPES[cache_dtype]
+    if num_packings is None:
+      num_packings = 2 if max_new_tokens >= _LEAST_TOKENS_TO_PACK else 0
     self._num_packings = num_packings
 
   def init(self, key: Key) -> dict[str, Any]:
