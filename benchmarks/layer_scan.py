@@ -120,7 +120,9 @@ class Scanned(Transformer):
 def make_policy(preset: str, tokens: int, dtype: str, scanned: bool):
   """Returns the policy and fn(key) -> its parameters."""
   task = SimpleNamespace(tokenizer=CharacterTokenizer())
-  policy = LanguageModel(task, preset, dtype=dtype, remat=True, max_new_tokens=tokens)
+  policy = LanguageModel(
+    task, preset, dtype=dtype, remat=True, max_new_tokens=tokens, num_packings=0
+  )
   if not scanned:
     return policy, policy.init
   unrolled = policy.model

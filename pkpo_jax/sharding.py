@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pkpo_jax.errors import expect
 from pkpo_jax.settings import MeshSettings
@@ -65,7 +65,7 @@ def over_prompts(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(PROMPT_AXES))
 
 
-def num_prompt_shards(mesh: Mesh) -> int:
+def num_prompt_shards(mesh: Mesh | AbstractMesh) -> int:
   """Returns in how many parts prompts are split."""
   return math.prod(mesh.shape[axis] for axis in PROMPT_AXES)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pkpo_jax import losses, pieces, sharding
 from pkpo_jax.advantages import ADVANTAGES
 from pkpo_jax.errors import FieldError
+from pkpo_jax.optimizer import skipped_updates
 from pkpo_jax.policies import Policy
 from pkpo_jax.settings import AdvantageSettings, LossSettings, check_kwargs, lookup
 from pkpo_jax.types import Rollout, TrainState
@@ -208,6 +209,7 @@ def make_train_step(
     else:
       state, (metrics, agreement) = updates(state, frozen, rollout, advantages, key)
     metrics |= agreement | {
+      'skipped_updates': skipped_updates(state.opt_state),
       'zero_advantage_share': jnp.mean(jnp.all(advantages == 0, axis=-1)),
       'completion_tokens': jnp.mean(jnp.sum(rollout.completion_mask, axis=-1)),
     }

@@ -15,12 +15,12 @@ from pkpo_jax import processes
 from pkpo_jax.errors import WorkdirError
 
 # Fields that change no number of a training, so that a resumed run may have others. Those of the
-# mesh and those that only save memory change the order of sums, and so the last bits.
+# mesh and those that only save memory or time change the order of sums, and so the last bits.
 # log.rolling_steps is none of them: it is the length of a window that is saved.
 _FREE = re.compile(
   r'log\.(?!rolling_steps).*|checkpoint\..*|mesh\..*|eval\.every'
   r'|task\.(num_workers|deadline_s|data_dir|(\w+_)?source)'
-  r'|loss\.num_(microbatches|sample_blocks|lengths)|policy\.(remat|log_prob_chunk)'
+  r'|loss\.num_(microbatches|sample_blocks|lengths)|policy\.(remat|log_prob_chunk|num_packings)'
 )
 # Paths; others are as good if their files are the same.
 _PATHS = ('policy.weights', 'policy.tokenizer.path', 'warm_start')
@@ -44,7 +44,7 @@ def check_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str,
   """Returns the fields in which this config differs from that of the run in `workdir`.
 
   Only fields that change no number may differ: log, checkpoint, mesh, when the run is evaluated,
-  the workers of the judge, what only saves memory, and paths of the same files; and
+  the workers of the judge, what only saves memory or time, and paths of the same files; and
   num_train_steps, if the learning rate does not depend on it. Changes nothing.
 
   Args:

@@ -14,6 +14,7 @@ from benchmarks import (
   gemma2_gpu,
   layer_scan,
   log_prob_memory,
+  packing,
   rl_step,
   rollout,
   turns,
@@ -165,6 +166,20 @@ def test_positions_are_counted():
   assert count(1, 2, 4) == 4 * 10 + 2 * 2 + 2 * 8
   assert count(2, 2, 4) == 4 * 10 + 2 + 4 + 1 + 8
   assert count(2, 1, 1, True) == 10 + 2 * 8
+
+
+def test_packing(tmp_path):
+  packing.main(['--quick', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'packing_cpu.csv')
+  plain, packed = tables['packing']
+  assert (plain['packings'], packed['packings']) == ('0', '1')
+  assert float(plain['speedup']) == float(plain['row_steps_speedup']) == 1
+  assert float(packed['row_steps_speedup']) > 1.5 and float(packed['same_tokens']) == 1
+  assert all(float(row['max/mean 8']) > float(row['max/mean 4']) > 1 for row in tables['buckets'])
+  whole, half, _ = tables['cache']
+  assert (half['dtype'], half['cache_dtype']) == ('float32', 'bfloat16')
+  assert float(half['cache_mib']) == pytest.approx(float(whole['cache_mib']) / 2, rel=1e-3)
+  assert float(whole['max_difference']) < 1e-4 < float(half['max_difference']) < 0.1
 
 
 def test_log_prob_memory(tmp_path):

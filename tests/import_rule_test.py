@@ -13,7 +13,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'keys', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
+  {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
   {'types', 'weights', 'groups'},
   {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'settings', 'watch', 'workdir'},

@@ -97,6 +97,30 @@ def test_sampling_log_probs_are_the_teacher_forced_ones(fields):
   assert (np.asarray(entropy)[mask] < np.log(num_tokens)).all()
 
 
+def test_keys_and_values_in_bfloat16(monkeypatch):
+  """All that a decoding step reads is of half the size, and log-probabilities are off by little."""
+  policy = _policy(stop_ids=(31,), cache_dtype='bfloat16', num_packings=1)
+  params = random_params(policy.model)
+  read, call = [], type(policy.model).__call__
+
+  def spy(model, params, tokens, positions, memory=None, cache=None, index=None):
+    if cache is not None:
+      read.extend(x for part in (*memory, *cache) for x in (part.keys, part.values))
+    return call(model, params, tokens, positions, memory, cache, index)
+
+  monkeypatch.setattr(type(policy.model), '__call__', spy)
+  rollout = _sample(policy, params, PROMPTS, num_samples=16)
+  assert {x.dtype for x in read} == {jnp.dtype('bfloat16')}
+  assert len(read) >= 2 * 2 * 2 * len(policy.model.windows), 'of prompts and completions, two loops'
+  assert rollout.sampling_log_probs.dtype == jnp.float32
+  mask = np.asarray(rollout.completion_mask)
+  log_probs, _ = jax.jit(policy.log_probs_and_entropy)(params, rollout)
+  difference = np.abs(log_probs - rollout.sampling_log_probs)[mask]
+  assert 1e-4 < difference.max() < 0.1 and difference.mean() < 0.01
+  # The first token is drawn after the prompt, which is read as it is computed.
+  np.testing.assert_allclose(log_probs[..., 0], rollout.sampling_log_probs[..., 0], atol=1e-4)
+
+
 def test_small_adapters_are_sampled_with_apart_from_their_weights():
   """In bfloat16; added into the weights they would be rounded, and training sees them whole."""
   policy = _policy(lora_rank=2, dtype='bfloat16', max_new_tokens=3)
@@ -274,6 +298,11 @@ def test_what_it_says_of_itself():
     ({'preset': None}, 'preset: expected a name where there are no weights'),
     ({'lora_rank': 0}, 'lora_rank: expected at least 1 or None, got 0'),
     ({'log_prob_chunk': 0}, 'log_prob_chunk: expected at least 1, got 0'),
+    (
+      {'cache_dtype': 'float16'},
+      r"cache_dtype: expected one of \['bfloat16', 'float32'\] or None, got 'float16'",
+    ),
+    ({'num_packings': -1}, 'num_packings: expected at least 0 or None, got -1'),
   ],
 )
 def test_wrong_fields(fields, message):

@@ -28,7 +28,7 @@ class KeyValues:
 
   Attributes:
     keys: `[P, K, T, H]` of the prompts, or `[P, N, K, S, H]` of the completions.
-    values: like keys.
+    values: like keys. Both may be of a smaller dtype than the queries; they are read as these.
     positions: `[P, T]` or `[P, N, S]` int32; NOWHERE for padding and empty slots.
   """
 
@@ -181,7 +181,9 @@ def _is_shared(part):
 def _write(cache, own, index):
   """Returns the cache with one token's keys and values in the slot that is its turn."""
   slot = index % cache.positions.shape[-1]
-  put = lambda old, new, axis: lax.dynamic_update_slice_in_dim(old, new, slot, axis)
+  put = lambda old, new, axis: lax.dynamic_update_slice_in_dim(
+    old, new.astype(old.dtype), slot, axis
+  )
   return KeyValues(
     keys=put(cache.keys, own.keys, 3),
     values=put(cache.values, own.values, 3),

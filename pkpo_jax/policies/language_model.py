@@ -1,5 +1,6 @@
 """A language model as a policy: samples completions of prompts, gives their log-probabilities."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from pkpo_jax import sharding
 from pkpo_jax.errors import expect
 from pkpo_jax.models import architecture_of, loading
 from pkpo_jax.models.lora import Lora
@@ -20,6 +22,8 @@ from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+# Below, the compilation of another loop takes longer than it saves in some fifty rollouts.
+_LEAST_TOKENS_TO_PACK = 64
 
 
 class LanguageModel(Policy):
@@ -45,6 +49,8 @@ class LanguageModel(Policy):
     top_k: int | None = None,
     top_p: float | None = None,
     log_prob_chunk: int = 16,
+    cache_dtype: str | None = None,
+    num_packings: int | None = None,
   ):
     """Sets up the model; reads no weights yet.
 
@@ -70,6 +76,12 @@ class LanguageModel(Policy):
       top_k: draw among this many most likely tokens, for evaluation only; None is all.
       top_p: draw among the most likely tokens of this total probability, for evaluation only.
       log_prob_chunk: completion tokens whose logits exist at a time, of each completion.
+      cache_dtype: of the keys and values that sampling keeps, 'float32' or 'bfloat16'; None is
+        dtype. In bfloat16 beside float32 weights they take half the memory, and the tokens are
+        drawn from a distribution that is off by their rounding.
+      num_packings: how often sampling goes on with a quarter of the rows, once the completions that
+        have not ended fit into them; changes no token. Each compiles the model once more. None is
+        2, or 0 where L is below 64 and there is too little to save.
 
     Raises:
       ValueError: if a name is unknown, a number out of range, or the tokenizer has more tokens than
@@ -87,6 +99,14 @@ class LanguageModel(Policy):
     expect(top_k is None or top_k >= 1, 'top_k', 'at least 1 or None', top_k)
     expect(top_p is None or 0 < top_p <= 1, 'top_p', 'in (0, 1] or None', top_p)
     expect(log_prob_chunk >= 1, 'log_prob_chunk', 'at least 1', log_prob_chunk)
+    expect(
+      cache_dtype is None or cache_dtype in _DTYPES,
+      'cache_dtype',
+      f'one of {sorted(_DTYPES)} or None',
+      cache_dtype,
+    )
+    is_number = num_packings is None or num_packings >= 0
+    expect(is_number, 'num_packings', 'at least 0 or None', num_packings)
     lora = None
     if lora_rank is not None:
       lora = Lora(lora_rank, float(lora_rank) if lora_alpha is None else lora_alpha, lora_targets)
@@ -115,6 +135,10 @@ class LanguageModel(Policy):
     self._top_k = top_k
     self._top_p = top_p
     self._log_prob_chunk = log_prob_chunk
+    self._cache_dtype = cache_dtype and _DTYPES[cache_dtype]
+    if num_packings is None:
+      num_packings = 2 if max_new_tokens >= _LEAST_TOKENS_TO_PACK else 0
+    self._num_packings = num_packings
 
   def init(self, key: Key) -> dict[str, Any]:
     """Returns random parameters; `pretrained` has those to use in their place."""
@@ -136,7 +160,10 @@ class LanguageModel(Policy):
     return self.model.with_frozen_apart(loaded)
 
   def sample(self, params: Any, prompts: Prompts, num_samples: int, key: Key) -> Rollout:
-    """Returns `num_samples` independent completions of each prompt."""
+    """Returns `num_samples` independent completions of each prompt.
+
+    Rows are packed on each of the devices that the prompts are split over.
+    """
     num_prompts = prompts.tokens.shape[0]
     fold_in_all = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     keys = jax.vmap(fold_in_all, in_axes=(0, None))(
@@ -153,6 +180,9 @@ class LanguageModel(Policy):
       temperature=self._temperature,
       top_k=self._top_k,
       top_p=self._top_p,
+      num_packings=self._num_packings,
+      num_shards=_num_shards(prompts.tokens),
+      cache_dtype=self._cache_dtype,
     )
     return Rollout(
       prompt_tokens=prompts.tokens,
@@ -177,6 +207,12 @@ class LanguageModel(Policy):
       lambda hidden: self.model.logits(params, hidden) / self._temperature,
       self._log_prob_chunk,
     )
+
+
+def _num_shards(prompt_tokens: Int[jax.Array, 'P T']) -> int:
+  """Returns in how many equal parts the prompts may lie on devices; 1 without a mesh."""
+  mesh = jax.typeof(prompt_tokens).sharding.mesh
+  return 1 if mesh.empty else math.gcd(len(prompt_tokens), sharding.num_prompt_shards(mesh))
 
 
 def completion_hidden(
