@@ -110,8 +110,10 @@ class Checkpoints:
     except Exception as error:  # Of many types: what the file system raises comes wrapped.
       cause = str(error).strip().partition('\n')[0]
       rest = 'The ones before are still there, and the same command goes on from the last.'
-      if not self._manager.directory.exists():
-        cause = f'somebody has removed {self._manager.directory}.'
+      folder = self._manager.directory
+      earlier = [x for x in self._manager.all_steps() if x != step]
+      if not folder.exists() or earlier and not any((folder / str(x)).exists() for x in earlier):
+        cause = f'somebody has removed {folder}.'
         rest = 'Put it back, or the same command begins at step 0.'
       raise SaveError(
         f'{self._workdir}: the checkpoint of step {step} could not be saved: {cause} {rest}'

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import sys
 import time
@@ -104,7 +105,7 @@ def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch
   away.rename(workdir / 'checkpoints')
   capfd.readouterr()
   assert _files(train_in(workdir)) == whole
-  assert 'at step 4.' in capfd.readouterr().out
+  assert re.search(r'at step [24]\.', capfd.readouterr().out)  # 4 may not have been whole yet.
   shutil.rmtree(workdir / 'checkpoints')
   assert _files(train_in(workdir)) == whole
   assert 'no checkpoint: beginning at step 0 again' in capfd.readouterr().out
