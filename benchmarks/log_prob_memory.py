@@ -161,7 +161,7 @@ def step_rows(
   config = default.get_config()
   config.num_train_steps = 1
   run = make_run(config)
-  mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=1, tensor=1))
+  mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=1, tensor=1, gather_for_sampling=False))
   sizes = {**sizes, 'vocab_size': vocab_size}
   key = jax.random.key(SEED)
 

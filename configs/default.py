@@ -100,6 +100,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.mesh.data = 1
   config.mesh.fsdp = 1  # Devices that share the prompts and hold a part of each parameter.
   config.mesh.tensor = 1  # Devices that share heads and hidden units.
+  # Whether parameters that are split over fsdp are gathered once for a rollout, for which each
+  # device needs room, and not again for each token.
+  config.mesh.gather_for_sampling = False
 
   config.log = ConfigDict()
   config.log.every = 10  # Steps between lines of training metrics.

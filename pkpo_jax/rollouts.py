@@ -118,6 +118,7 @@ class PolicySamples(RolloutSource):
     num_pieces: int,
     batch_ahead: Callable[[int], tuple[Prompts, Key]] | None,
     params_like: Any,
+    layout: Callable[[Any], Any],
   ):
     """Compiles the sampler and the advantages when they are first used.
 
@@ -129,9 +130,10 @@ class PolicySamples(RolloutSource):
       batch_ahead: fn(step) -> the prompts of a step and the key that samples them, to sample a step
         ahead; None samples when a step has begun.
       params_like: the policy's parameters, or their shapes.
+      layout: fn(params) -> the parameters as sampling wants them on the devices.
     """
     super().__init__(*common)
-    self._num_pieces, self._batch_ahead = num_pieces, batch_ahead
+    self._num_pieces, self._batch_ahead, self._layout = num_pieces, batch_ahead, layout
     self._params_like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params_like)
     self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantage_fn = jax.jit(advantage_fn, out_shardings=self._over_prompts)
@@ -170,7 +172,7 @@ class PolicySamples(RolloutSource):
 
   def _draw(self, params: Any, prompts: Prompts, key: Key) -> list[tuple[Prompts, Rollout]]:
     """Returns pieces of the prompts and their samples, which the device begins to compute."""
-    pieces = []
+    pieces, params = [], self._layout(params)
     for i, piece in enumerate(self._split(prompts)):
       piece = processes.put(piece, self._over_prompts)
       sample_key = piece_key(key, i, self._num_pieces)

@@ -243,7 +243,18 @@ def make_source(run: Run, over_prompts: NamedSharding, init_params: Any) -> Roll
     num_pieces=settings.rollout.num_pieces,
     batch_ahead=batch_ahead if settings.rollout.steps_ahead else None,
     params_like=init_params,
+    layout=make_sampling_layout(run, over_prompts.mesh),
   )
+
+
+def make_sampling_layout(run: Run, mesh: Mesh) -> Callable[[Any], Any]:
+  """Returns fn(params) -> the parameters, laid out for a rollout as config.mesh says."""
+  settings, policy = run.settings.mesh, run.policy
+  if not settings.gather_for_sampling or settings.fsdp == 1:
+    return lambda params: params
+  shapes = jax.eval_shape(policy.init, jax.random.key(0))
+  shardings = sharding.gathered(shapes, mesh, policy.partition_rules)
+  return jax.jit(lambda params: params, out_shardings=shardings)
 
 
 def make_init(

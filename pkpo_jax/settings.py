@@ -256,6 +256,7 @@ class MeshSettings:
   data: int
   fsdp: int
   tensor: int
+  gather_for_sampling: bool
 
   def __post_init__(self):
     expect(self.data >= 1 or self.data == -1, 'data', 'at least 1, or -1 for the rest', self.data)

@@ -107,6 +107,21 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: PartitionRules) -> Any:
   return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def gathered(shapes: Any, mesh: Mesh, rules: PartitionRules) -> Any:
+  """Returns the shardings of `tree_shardings` without 'fsdp': each device has all of such an axis.
+
+  What is split over 'fsdp' is gathered where it is used, in sampling once for each token. In this
+  layout it has been gathered before.
+  """
+
+  def whole(axes):
+    kept = [axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != 'fsdp']
+    return tuple(kept) or None
+
+  without = [(pattern, PartitionSpec(*map(whole, spec))) for pattern, spec in rules]
+  return tree_shardings(shapes, mesh, without)
+
+
 def with_shardings(shapes: Any, shardings: Any) -> Any:
   """Returns ShapeDtypeStructs that carry their shardings."""
   return jax.tree.map(

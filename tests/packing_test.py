@@ -47,7 +47,9 @@ def _program(family, num_packings, shape, is_forced, stop_ids=(STOP_ID,), device
   keys = jax.random.split(jax.random.key(2), shape)
   num_shards, place = 1, lambda arrays: arrays
   if devices is not None:
-    mesh = sharding.make_mesh(MeshSettings(**dict(zip(sharding.AXES, devices, strict=True))))
+    mesh = sharding.make_mesh(
+      MeshSettings(**dict(zip(sharding.AXES, devices, strict=True)), gather_for_sampling=False)
+    )
     num_shards = sharding.num_prompt_shards(mesh)
     place = lambda arrays: jax.device_put(arrays, sharding.over_prompts(mesh))
 
@@ -134,7 +136,7 @@ def test_the_policy_packs_on_each_device(monkeypatch):
   params = policy.init(jax.random.key(0))
   tokens = jnp.ones((8, 3), jnp.int32)
   prompts = Prompts(ids=np.arange(8, dtype=np.int32), tokens=tokens, mask=tokens > 0, hidden=())
-  mesh = sharding.make_mesh(MeshSettings(data=2, fsdp=2, tensor=1))
+  mesh = sharding.make_mesh(MeshSettings(data=2, fsdp=2, tensor=1, gather_for_sampling=False))
   sharded = jax.device_put(prompts, sharding.over_prompts(mesh))
 
   def text():

@@ -42,7 +42,9 @@ PARAMS = {
 
 
 def _mesh(*shape):
-  return sharding.make_mesh(MeshSettings(**dict(zip(sharding.AXES, shape, strict=True))))
+  return sharding.make_mesh(
+    MeshSettings(**dict(zip(sharding.AXES, shape, strict=True)), gather_for_sampling=False)
+  )
 
 
 def _compiled(mesh, settings, dtype):

@@ -19,7 +19,7 @@ from pkpo_jax.grading import trim_and_grade
 from pkpo_jax.keys import eval_keys, piece_key
 from pkpo_jax.pieces import join_prompts, split_prompts
 from pkpo_jax.policies import Policy
-from pkpo_jax.run import Run
+from pkpo_jax.run import Run, make_sampling_layout
 from pkpo_jax.tasks import Task
 from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, check_finite
 from pkpo_jax.types import Prompts, Rollout
@@ -60,6 +60,7 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
     over_prompts: how prompts are split over devices; None is one device.
   """
   task, settings = run.task, run.settings.eval
+  layout = make_sampling_layout(run, over_prompts.mesh) if over_prompts else lambda params: params
   sample = jax.jit(run.eval_policy.sample, static_argnums=2, out_shardings=over_prompts)
   mean_entropy = jax.jit(make_mean_entropy(run, over_prompts), out_shardings=over_prompts)
   estimate = jax.jit(lambda outcomes, where: curve(outcomes, settings.ks, where))
@@ -67,9 +68,9 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   samples_exactly = run.eval_policy.samples_exactly
   exact_fn = make_exact(run.eval_policy, task, settings.ks) if samples_exactly else lambda _: {}
 
-  def measure(params, step, prompts, sample_key, grade_key):
+  def measure(params, for_sampling, step, prompts, sample_key, grade_key):
     on_devices = processes.put(prompts, over_prompts)
-    rollout = sample(params, on_devices, settings.num_samples, sample_key)
+    rollout = sample(for_sampling, on_devices, settings.num_samples, sample_key)
     rollout, grades = trim_and_grade(task, on_devices, rollout, grade_key, over_prompts)
     check_finite(grades, prompts.ids, step)
     entropy = processes.to_host(mean_entropy(params, rollout))
@@ -92,11 +93,11 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   def evaluate(params, step, key, num_pieces=1, after_piece=None):
     keys = eval_keys(key)
     prompts = task.held_out(settings.num_prompts, keys.prompts)
-    size, pieces = settings.num_prompts // num_pieces, []
+    size, pieces, for_sampling = settings.num_prompts // num_pieces, [], layout(params)
     for i in range(num_pieces):
       piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], prompts)
       piece_keys = (piece_key(each, i, num_pieces) for each in (keys.sample, keys.grade))
-      measured, samples = measure(params, step, piece, *piece_keys)
+      measured, samples = measure(params, for_sampling, step, piece, *piece_keys)
       pieces.append(measured)
       if after_piece is not None:
         after_piece(*samples)
