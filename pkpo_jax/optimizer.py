@@ -115,8 +115,12 @@ def make_optimizer(
 
 
 def skipped_updates(opt_state: optax.OptState) -> jax.Array:
-  """Returns `[]` int32, the updates so far that were left out as their gradient was not finite."""
-  return optax.tree.get(opt_state, 'total_notfinite')
+  """Returns `[]` int32, the updates so far that were left out as their gradient was not finite.
+
+  An optimizer that is not of `make_optimizer` leaves none out.
+  """
+  count = optax.tree.get(opt_state, 'total_notfinite')
+  return jnp.zeros((), jnp.int32) if count is None else count
 
 
 class MasterState(NamedTuple):
