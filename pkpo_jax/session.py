@@ -147,6 +147,8 @@ class Session:
       position = self._position(step)
       snapshot = Snapshot(state, self._key, self._tally, position, self._source.ahead)
       self._checkpoints.save(snapshot, evaluation)
+      is_stopping = processes.any_of(self._stopping.requested)  # To save takes a while.
+    self._stopping.requested |= is_stopping  # It may have come to another process.
     return is_last or is_stopping
 
   def laps(self, step: int, state: TrainState) -> Laps:

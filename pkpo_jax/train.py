@@ -93,7 +93,7 @@ def run_steps(prepared: Prepared) -> TrainState:
       kind = mesh.devices.flat[0].device_kind
       print(f'{processes.count()} processes, {mesh.size} devices of {kind}: {shape}.')
     state, num_steps = _run_steps(run, mesh, workdir, stopping)
-  if num_steps < run.settings.num_train_steps:
+  if stopping.requested:
     print(f'Stopped by SIGTERM after {num_steps} steps; the same command goes on from there.')
     raise SystemExit(0)
   return state

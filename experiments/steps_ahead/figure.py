@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments import results, style
-from pkpo_jax.estimators import standard_error
 
 RESULTS = Path(__file__).parent / 'results'
 KS = (1, 2, 4, 8, 16)
+# Of the mean over seeds, the first axis.
+standard_error = lambda values: values.std(axis=0, ddof=1) / np.sqrt(len(values))
 COLORS = {'token ratios': style.BLUE, 'max@k off-policy': style.VERMILION}
 
 
