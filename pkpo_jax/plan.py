@@ -9,7 +9,6 @@ folder which is not there names it: --config.policy.preset=llama3_1_8b.
 
 import sys
 
-import jax
 from absl import app, flags, logging
 
 from pkpo_jax.errors import CONFIG_ERRORS, FieldError, expect
@@ -17,7 +16,7 @@ from pkpo_jax.flags import parse_flags
 from pkpo_jax.planning.advice import advise
 from pkpo_jax.planning.chips import CHIPS
 from pkpo_jax.planning.estimate import GIB, plan
-from pkpo_jax.planning.programs import make_subject
+from pkpo_jax.planning.programs import make_devices, make_subject
 from pkpo_jax.planning.report import advice_lines, table
 
 _DEVICES = flags.DEFINE_integer('devices', 1, 'Devices of the run, all hosts together.')
@@ -37,12 +36,12 @@ def main(argv: list[str]) -> None:
   config = flags.FLAGS.config
   try:
     chip, hbm_gib = _chip_and_memory()
-    _make_devices(_DEVICES.value)
+    make_devices(_DEVICES.value)
     subject = make_subject(config, _PROMPT.value)
   except CONFIG_ERRORS as error:
     sys.exit(str(error))
   print('Compiling; nothing is run.', file=sys.stderr, flush=True)
-  phases = plan(subject, _FULL.value)
+  phases = plan(subject, (subject.num_layers,) if _FULL.value else None)
   print(table(subject, phases, _CHIP.value, chip, hbm_gib))
   if subject.mesh.size < _DEVICES.value:
     print(
@@ -62,13 +61,6 @@ def _chip_and_memory():
   expect(hbm_gib is None or hbm_gib > 0, '--hbm_gib', 'a number > 0', hbm_gib)
   chip = CHIPS.get(name)
   return chip, chip.hbm_gib if hbm_gib is None else hbm_gib
-
-
-def _make_devices(number: int) -> None:
-  """Makes the CPU look like so many devices; jax has not looked for any yet."""
-  expect(number >= 1, '--devices', 'at least 1', number)
-  jax.config.update('jax_platforms', 'cpu')
-  jax.config.update('jax_num_cpu_devices', number)
 
 
 def run() -> None:

@@ -58,7 +58,7 @@ class Architecture(abc.ABC):
 
   @abc.abstractmethod
   def with_layers(self, num_layers: int) -> 'Architecture':
-    """Returns the same model with its first `num_layers` layers alone."""
+    """Returns the same model with another number of layers; beyond its own they begin again."""
 
   @abc.abstractmethod
   def embed(self, module: nn.Module, tokens: Int[jax.Array, '*b']) -> Float[jax.Array, '*b D']:

@@ -268,7 +268,7 @@ class Decoder(Architecture):
 
   @override
   def with_layers(self, num_layers):
-    windows = self.config.windows[:num_layers]
+    windows = (self.config.windows * num_layers)[:num_layers]
     return type(self)(dataclasses.replace(self.config, windows=windows), self.name)
 
   @override

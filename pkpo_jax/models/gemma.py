@@ -138,7 +138,7 @@ class Gemma(Architecture):
 
   @override
   def with_layers(self, num_layers):
-    kinds = self.config.attention_types[:num_layers]
+    kinds = (self.config.attention_types * num_layers)[:num_layers]
     return type(self)(dataclasses.replace(self.config, attention_types=kinds), self.name)
 
   @override

@@ -49,12 +49,12 @@ class _Compiled(NamedTuple):
   work: Work
 
 
-def plan(subject: Subject, in_full: bool = False) -> dict[str, Phase]:
+def plan(subject: Subject, depths: tuple[int, ...] | None = None) -> dict[str, Phase]:
   """Returns the phases 'rollout' and 'update'.
 
   Args:
     subject: the run.
-    in_full: compile the update at the model's own depth, whatever it takes.
+    depths: how many layers to compile the update with, one number or two; None chooses.
   """
   settings = subject.settings
   kept, updates = resident(subject), settings.loss.num_epochs * settings.loss.num_minibatches
@@ -63,7 +63,7 @@ def plan(subject: Subject, in_full: bool = False) -> dict[str, Phase]:
   memory = kept | _in_rollout(subject, found.temporaries) | {'batch': found.results}
   phases = {'rollout': Phase(memory, work, (subject.num_layers,))}
 
-  depths = (subject.num_layers,) if in_full else update_depths(subject)
+  depths = depths or update_depths(subject)
   each = [_read(x, x.update(), 1) for x in map(subject.with_layers, depths)]
   found = each[0] if len(each) == 1 else _extended(*each, *depths, subject.num_layers)
   # Adam is no product of matrices: it reads and writes the state.

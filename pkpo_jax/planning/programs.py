@@ -68,7 +68,7 @@ class Subject(NamedTuple):
     return self.settings.rollout.num_prompts / sharding.num_prompt_shards(self.mesh)
 
   def with_layers(self, num_layers: int) -> 'Subject':
-    """Returns the same run of the model's first layers."""
+    """Returns the same run of a model with so many layers."""
     architecture = self.policy.architecture.with_layers(num_layers)
     return self._replace(policy=self.policy.with_architecture(architecture))
 
@@ -113,6 +113,16 @@ class Subject(NamedTuple):
 
   def _array(self, shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.over_prompts(self.mesh))
+
+
+def make_devices(number: int) -> None:
+  """Makes the CPU look like at least so many devices, where jax has not looked for any yet."""
+  expect(number >= 1, '--devices', 'at least 1', number)
+  jax.config.update('jax_platforms', 'cpu')
+  try:
+    jax.config.update('jax_num_cpu_devices', number)
+  except RuntimeError:  # It has looked.
+    expect(jax.device_count() >= number, '--devices', f'at most {jax.device_count()}', number)
 
 
 def compiled(program: jax.stages.Lowered) -> jax.stages.Compiled:

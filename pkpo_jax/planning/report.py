@@ -41,8 +41,8 @@ def table(
   for part in parts:
     sizes = [phase.memory.get(part, 0) / GIB for phase in phases.values()]
     if any(sizes):
-      lines.append(_row(part, [f'{size:.3f}' for size in sizes]))
-  lines.append(_row('in all', [f'{phase.peak / GIB:.3f}' for phase in phases.values()]))
+      lines.append(_row(part, [f'{size:.3g}' for size in sizes]))
+  lines.append(_row('in all', [f'{phase.peak / GIB:.3g}' for phase in phases.values()]))
   works = [phase.work for phase in phases.values()]
   lines += [
     '',
@@ -58,7 +58,7 @@ def table(
     lines.append(_row('seconds, at least', seconds))
   peak = max(phase.peak for phase in phases.values()) / GIB
   verdict = 'fits' if peak <= hbm_gib else 'DOES NOT FIT'
-  lines += ['', f'{verdict}: {peak:.2f} GiB of {hbm_gib:g} GiB.']
+  lines += ['', f'{verdict}: {peak:.3g} GiB of {hbm_gib:g} GiB.']
   depths = phases['update'].depths
   if len(depths) > 1:
     few, more = depths
@@ -71,7 +71,7 @@ def advice_lines(advice: Sequence[Advice], hbm_gib: float) -> list[str]:
   lines = ['', 'To need less memory (about, GiB on each device; plan the changed config to be sure):']
   for each in advice:
     words = ' '.join(f'--config.{field}={value}' for field, value in each.changes.items())
-    figure = '' if each.gib is None else f'{each.gib:.2f}{" fits" if each.gib <= hbm_gib else ""}'
+    figure = '' if each.gib is None else f'{each.gib:.3g}{" fits" if each.gib <= hbm_gib else ""}'
     lines.append(f'  {words:42}{figure:>14}  {each.why}')
   return lines
 
