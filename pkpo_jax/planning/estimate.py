@@ -2,8 +2,9 @@
 
 Parameters, the optimizer's state, gradients and caches are counted from their shapes and shardings.
 What depends on the compiler (temporaries, products, collectives) is read off the programs that
-training runs, compiled for virtual CPU devices. Of a deep model the update is compiled at two small
-depths; what it takes is linear in the number of layers beyond them.
+training runs, compiled for virtual CPU devices. Of a model with many layers the update is compiled
+with fewer, at two depths, and extended by a line. Memory is not linear in the number of layers
+below the first of them: the compiler's order changes with the eleventh layer.
 """
 
 import math
@@ -16,6 +17,7 @@ from pkpo_jax.planning.hlo import Work, work_of
 from pkpo_jax.planning.programs import Subject, compiled
 
 GIB = 2**30
+_MOST_LAYERS, _DEPTHS = 26, (14, 20)
 
 
 class Phase(NamedTuple):
@@ -50,35 +52,45 @@ class _Compiled(NamedTuple):
 
 
 def plan(subject: Subject, depths: tuple[int, ...] | None = None) -> dict[str, Phase]:
-  """Returns the phases 'rollout' and 'update'.
+  """Returns the phases 'rollout' and 'update'; see `rollout_of` and `update_of`."""
+  return {'rollout': rollout_of(subject), 'update': update_of(subject, depths)}
+
+
+def rollout_of(subject: Subject) -> Phase:
+  """Returns the sampling of a step."""
+  # Where no completion ends early, the loop after the first token runs so often.
+  found = _read(subject, subject.rollout(), subject.policy.max_new_tokens - 1)
+  parts = caches(subject) | {'logits': logits(subject, 'rollout')}
+  memory = resident(subject) | _split(found.temporaries, parts) | {'batch': found.results}
+  work = _times(found.work, subject.settings.rollout.num_pieces)
+  return Phase(memory, work, (subject.num_layers,))
+
+
+def update_of(subject: Subject, depths: tuple[int, ...] | None = None) -> Phase:
+  """Returns the updates of a step.
 
   Args:
     subject: the run.
-    depths: how many layers to compile the update with, one number or two; None chooses.
+    depths: how many layers to compile with, one number or two; None is `update_depths`.
   """
-  settings = subject.settings
-  kept, updates = resident(subject), settings.loss.num_epochs * settings.loss.num_minibatches
-  found = _read(subject, subject.rollout(), _decode_steps(subject))
-  work = _times(found.work, settings.rollout.num_pieces)
-  memory = kept | _in_rollout(subject, found.temporaries) | {'batch': found.results}
-  phases = {'rollout': Phase(memory, work, (subject.num_layers,))}
-
+  kept, loss = resident(subject), subject.settings.loss
   depths = depths or update_depths(subject)
   each = [_read(x, x.update(), 1) for x in map(subject.with_layers, depths)]
   found = each[0] if len(each) == 1 else _extended(*each, *depths, subject.num_layers)
   # Adam is no product of matrices: it reads and writes the state.
   state = kept['parameters'] + kept['optimizer state']
-  work = found.work._replace(products=found.work.products | {(0.0, 2.0 * state): updates})
-  memory = kept | _in_update(subject, found.temporaries) | {'batch': _batch(subject)}
-  return phases | {'update': Phase(memory, work, depths)}
+  products = {(0.0, 2.0 * state): loss.num_epochs * loss.num_minibatches} | found.work.products
+  parts = {'gradients': gradients(subject), 'logits': logits(subject, 'update')}
+  memory = kept | _split(found.temporaries, parts) | {'batch': _batch(subject)}
+  return Phase(memory, found.work._replace(products=products), depths)
 
 
 def update_depths(subject: Subject) -> tuple[int, ...]:
-  """Returns how many layers to compile the update with: two small numbers, or all where few."""
-  pattern = subject.pattern
-  first = pattern * math.ceil(4 / pattern)
-  second = first + pattern * math.ceil(2 / pattern)
-  return (first, second) if second < subject.num_layers else (subject.num_layers,)
+  """Returns how many layers to compile the update with: two numbers, or all where they are few."""
+  if subject.num_layers <= _MOST_LAYERS:
+    return (subject.num_layers,)
+  first, second = (subject.pattern * math.ceil(n / subject.pattern) for n in _DEPTHS)
+  return first, second
 
 
 def resident(subject: Subject) -> dict[str, float]:
@@ -134,17 +146,6 @@ def logits(subject: Subject, phase: str) -> float:
   return 4 * samples * min(policy.log_prob_chunk, policy.max_new_tokens) * vocabulary
 
 
-def _in_rollout(subject, temporaries):
-  parts = caches(subject) | {'logits': logits(subject, 'rollout')}
-  return _split(temporaries, parts)
-
-
-def _in_update(subject, temporaries):
-  return _split(
-    temporaries, {'gradients': gradients(subject), 'logits': logits(subject, 'update')}
-  )
-
-
 def _split(temporaries, parts):
   """Returns parts of the temporaries and the rest of them; the compiler may share their room."""
   found = {}
@@ -157,11 +158,6 @@ def _batch(subject):
   """Returns the bytes of a rollout: tokens and log-probabilities with their masks."""
   samples = subject.prompts_on_device * subject.settings.rollout.num_samples
   return (4 + 1 + 4) * samples * subject.policy.max_new_tokens
-
-
-def _decode_steps(subject):
-  """Returns how often the sampler's loop runs where no completion ends early."""
-  return subject.policy.max_new_tokens - 1
 
 
 def _read(subject, program, unknown_trips):

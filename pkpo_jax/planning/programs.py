@@ -25,12 +25,15 @@ from pkpo_jax.types import Prompts, Rollout
 # Fits every model; a `Subject` then has the whole table of its own.
 _TOKENIZER = SimpleNamespace(vocab_size=1, stop_ids=(0,))
 _STAND_IN = 'llama_micro'
-# The least memory rather than work side by side, as on an accelerator; and machine code in a hurry.
+# As near to an accelerator as the CPU's compiler comes, which would else run operations side by
+# side, put the gradients of all layers into one collective, and widen bfloat16. And machine code in
+# a hurry: it is never run.
 _OPTIONS = {
   'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED',
   'xla_backend_optimization_level': 0,
   'xla_llvm_disable_expensive_passes': True,
 }
+_DISABLED = 'cpu-all-reduce-combiner', 'float-normalization-bf16'
 
 
 class Subject(NamedTuple):
@@ -127,7 +130,11 @@ def make_devices(number: int) -> None:
 
 def compiled(program: jax.stages.Lowered) -> jax.stages.Compiled:
   """Returns a program as the CPU's compiler makes it where memory counts; it is not run."""
-  return program.compile(compiler_options=_OPTIONS)
+  options = lambda passes: _OPTIONS | {'xla_disable_hlo_passes': ','.join(passes)}
+  try:
+    return program.compile(compiler_options=options(_DISABLED))
+  except jax.errors.JaxRuntimeError:  # There may be operations that the CPU has not in bfloat16.
+    return program.compile(compiler_options=options(_DISABLED[:1]))
 
 
 def make_subject(config: Config, prompt_tokens: int | None = None) -> Subject:
