@@ -40,10 +40,10 @@ TABLES = {
 }
 CAPTIONS = {
   'plan': (
-    '16 completions of 512 tokens of each prompt of up to 384 tokens, bfloat16 with float32 masters, '
-    'Adam, remat, log_prob_chunk 16. Memory is that of one device as XLA plans it for CPU devices; '
-    'rollout_gib and update_gib are the wholes of the two phases, with the state. Seconds are those '
-    'of a training step at the peak of chip, memory and links, the least possible.'
+    '16 completions of 512 tokens of each prompt of up to 384, bfloat16, float32 masters, Adam, '
+    'remat, log_prob_chunk 16. Memory is that of one device as XLA plans it for CPU devices; '
+    'rollout_gib and update_gib are the wholes of the two phases, with the state. Seconds are '
+    'those of a training step at the peak of chip, memory and links, the least possible.'
   ),
   'comparison': (
     'The update compiled with all layers, against the plan from two depths: memory of the phase on '

@@ -33,17 +33,18 @@ class Work(NamedTuple):
   @property
   def flops(self) -> float:
     """Floating-point operations of all products."""
-    return sum(flops * times for (flops, _), times in self.products.items())
+    return float(sum(flops * times for (flops, _), times in self.products.items()))
 
   @property
   def bytes(self) -> float:
     """Bytes that all products read and write."""
-    return sum(size * times for (_, size), times in self.products.items())
+    return float(sum(size * times for (_, size), times in self.products.items()))
 
   @property
   def sent(self) -> float:
     """Bytes over each device's link: an all-reduce is a reduce-scatter and an all-gather."""
-    return sum(size * (1 + (k == 'all-reduce')) for k, (_, size) in self.collectives.items())
+    passes = lambda kind: 2 if kind == 'all-reduce' else 1
+    return float(sum(passes(kind) * size for kind, (_, size) in self.collectives.items()))
 
   def seconds(self, flops: float, bandwidth: float, link: float) -> float:
     """Returns the least time: products at the peak or at the memory's speed, then the links."""

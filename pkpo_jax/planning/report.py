@@ -8,8 +8,8 @@ from pkpo_jax.planning.estimate import GIB, Phase
 from pkpo_jax.planning.programs import Subject
 
 NOTES = (
-  'Memory is what XLA plans for virtual CPU devices. For bfloat16 it is an upper bound: the CPU '
-  'widens what goes into products.',
+  'Memory is what XLA plans for virtual CPU devices; an accelerator orders and fuses its work in '
+  'its own way. It was not compared with one.',
   'Work counts the products of matrices, loop bodies as often as they run; completions are taken '
   'to have full length.',
   'Seconds are the least possible: products at the peak or at the speed of the memory, whichever '
@@ -68,7 +68,10 @@ def table(
 
 def advice_lines(advice: Sequence[Advice], hbm_gib: float) -> list[str]:
   """Returns one line for each change."""
-  lines = ['', 'To need less memory (about, GiB on each device; plan the changed config to be sure):']
+  lines = [
+    '',
+    'To need less memory (about, GiB on each device; plan the changed config to be sure):',
+  ]
   for each in advice:
     words = ' '.join(f'--config.{field}={value}' for field, value in each.changes.items())
     figure = '' if each.gib is None else f'{each.gib:.3g}{" fits" if each.gib <= hbm_gib else ""}'
