@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks import plan_tables
 from configs import gemma2_2b_math, llama3_1_8b_math
 from pkpo_jax import sharding
 from pkpo_jax.errors import FieldError
@@ -218,3 +219,10 @@ def test_wrong_flags_are_one_line(words, message):
   assert run.returncode == 1
   assert message in run.stderr
   assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_tables_are_written(tmp_path):
+  plan_tables.main(['--quick', '--outdir', str(tmp_path)])
+  text = (tmp_path / 'plan.md').read_text()
+  assert '| llama_micro | 2 x v5e | 2 |' in text
+  assert '| gemma2_tiny | 1 | 8 | 4 and 6 |' in text
