@@ -59,14 +59,7 @@ def make_run(config: Config) -> Run:
   """
   settings = Settings.from_config(complete(config))
   task, policy, eval_policy = _make_task_and_policies(settings)
-  loss = settings.loss
-  optimizer = call(
-    'optimizer',
-    make_optimizer,
-    settings.optimizer,
-    num_train_steps=settings.num_train_steps,
-    updates_per_step=loss.num_epochs * loss.num_minibatches,
-  )
+  loss, optimizer = settings.loss, optimizer_of(settings)
   _check_advantage(settings, task)
   expect(settings.advantage.k >= 1, 'advantage.k', 'at least 1', settings.advantage.k)
   k_schedule = build(
@@ -84,6 +77,17 @@ def make_run(config: Config) -> Run:
   run = Run(settings, task, policy, eval_policy, optimizer, learning_rate, k_schedule, advantage_fn)
   _check(run)
   return run
+
+
+def optimizer_of(settings: Settings) -> optax.GradientTransformation:
+  """Returns the optimizer of a run."""
+  return call(
+    'optimizer',
+    make_optimizer,
+    settings.optimizer,
+    num_train_steps=settings.num_train_steps,
+    updates_per_step=settings.loss.num_epochs * settings.loss.num_minibatches,
+  )
 
 
 def _make_task_and_policies(settings: Settings) -> tuple[Task, Policy, Policy]:

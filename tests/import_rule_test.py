@@ -23,10 +23,10 @@ LAYERS = [
   {'curves', 'grading', 'prepare', 'sample_writer', 'train_step'},
   {'parts', 'rollouts'},
   {'flags', 'run'},
-  {'evaluation'},
+  {'evaluation', 'planning'},
   {'session'},
   {'train'},
-  {'evaluate', 'export', 'main'},
+  {'evaluate', 'export', 'main', 'plan'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'estimators', 'advantages'}

@@ -130,6 +130,14 @@ RULES = (
   Rule(r'python -m pkpo_jax\.main ', two_steps, 40),
   Rule(r'python -m pkpo_jax\.evaluate ', evaluation, 20),
   Rule(r'python -m pkpo_jax\.prepare .*=FOLDER', 'needs the published files of a data set'),
+  Rule(
+    r'python -m pkpo_jax\.plan ',
+    replaced(
+      'python -m pkpo_jax.plan --config=configs/llama3_1_8b_math.py:tiny --devices=2 --chip=v5e '
+      '--prompt_tokens=32'
+    ),
+    30,
+  ),
   Rule(r'python -m pkpo_jax\.export ', replaced('python -m pkpo_jax.export --help'), 10),
   Rule(r'python -m pkpo_jax\.samples runs/', replaced('python -m pkpo_jax.samples runs/k4'), 10),
   Rule(r'python -m pkpo_jax\.samples ', replaced('python -m pkpo_jax.samples --help'), 10),

@@ -33,6 +33,8 @@ PRESETS = {
   'gemma3_12b': 'gemma3_text',
   'gemma3_27b': 'gemma3_text',
   'llama_micro': 'llama',
+  'llama3_1_8b': 'llama',
+  'qwen2_5_7b': 'qwen2',
 }
 
 

@@ -57,6 +57,10 @@ class Architecture(abc.ABC):
     """Returns the Linen module; `dtype` is that of its parameters."""
 
   @abc.abstractmethod
+  def with_layers(self, num_layers: int) -> 'Architecture':
+    """Returns the same model with another number of layers; beyond its own they begin again."""
+
+  @abc.abstractmethod
   def embed(self, module: nn.Module, tokens: Int[jax.Array, '*b']) -> Float[jax.Array, '*b D']:
     """Returns the embeddings of tokens, scaled, `[..., D]`."""
 

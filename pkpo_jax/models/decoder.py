@@ -95,6 +95,39 @@ PRESETS = {
     biases='',
     has_head_norms=False,
   ),
+  # What the published config.json of the instruction-tuned models says.
+  'llama3_1_8b': Config(
+    model_type='llama',
+    num_embeddings=128_256,
+    width=4096,
+    hidden_width=14_336,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    windows=(None,) * 32,
+    rope_theta=500_000.0,
+    rope_scaling=RopeScaling(factor=8.0, low=1.0, high=4.0, original_length=8192),
+    norm_eps=1e-5,
+    is_tied=False,
+    biases='',
+    has_head_norms=False,
+  ),
+  'qwen2_5_7b': Config(
+    model_type='qwen2',
+    num_embeddings=152_064,
+    width=3584,
+    hidden_width=18_944,
+    num_heads=28,
+    num_kv_heads=4,
+    head_dim=128,
+    windows=(None,) * 28,
+    rope_theta=1_000_000.0,
+    rope_scaling=None,
+    norm_eps=1e-6,
+    is_tied=False,
+    biases='qkv',
+    has_head_norms=False,
+  ),
 }
 
 
@@ -232,6 +265,11 @@ class Decoder(Architecture):
   def module(self, dtype):
     del dtype  # `Transformer.init` casts.
     return _Module(self.config)
+
+  @override
+  def with_layers(self, num_layers):
+    windows = (self.config.windows * num_layers)[:num_layers]
+    return type(self)(dataclasses.replace(self.config, windows=windows), self.name)
 
   @override
   def embed(self, module, tokens):

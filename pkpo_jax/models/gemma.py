@@ -137,6 +137,11 @@ class Gemma(Architecture):
     return _Module(config=self.config, dtype=dtype)
 
   @override
+  def with_layers(self, num_layers):
+    kinds = (self.config.attention_types * num_layers)[:num_layers]
+    return type(self)(dataclasses.replace(self.config, attention_types=kinds), self.name)
+
+  @override
   def embed(self, module, tokens):
     return module.embedder.encode(tokens)
 

@@ -66,6 +66,13 @@ class Transformer:
     self._attention_block = attention_block
     self._module = architecture.module(dtype)
 
+  def with_architecture(self, architecture: Architecture) -> 'Transformer':
+    """Returns another model with the same settings, whose tokens are all rows of its table."""
+    return Transformer(
+      *(architecture, self.dtype, self._remat, self.lora, self._freeze_embedding),
+      attention_block=self._attention_block,
+    )
+
   def init(self, key: jax.Array) -> dict[str, Any]:
     """Returns random parameters; adapters start at zero effect."""
     tokens = jnp.zeros((1, 1, 1), jnp.int32)

@@ -1,5 +1,6 @@
 """A language model as a policy: samples completions of prompts, gives their log-probabilities."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from pkpo_jax import sharding
 from pkpo_jax.errors import expect
 from pkpo_jax.models import architecture_of, loading
+from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.models.lora import Lora
 from pkpo_jax.models.recipes import LINEAR
 from pkpo_jax.models.transformer import Transformer
@@ -134,11 +136,19 @@ class LanguageModel(Policy):
     self._temperature = temperature
     self._top_k = top_k
     self._top_p = top_p
-    self._log_prob_chunk = log_prob_chunk
     self._cache_dtype = cache_dtype and _DTYPES[cache_dtype]
     if num_packings is None:
       num_packings = 2 if max_new_tokens >= _LEAST_TOKENS_TO_PACK else 0
     self._num_packings = num_packings
+    self.log_prob_chunk = log_prob_chunk
+
+  def with_architecture(self, architecture: Architecture) -> 'LanguageModel':
+    """Returns the same policy with another model, which has no weights to load."""
+    policy = copy.copy(self)
+    policy.architecture, policy._weights = architecture, None
+    policy.model = self.model.with_architecture(architecture)
+    policy.partition_rules = policy.model.partition_rules
+    return policy
 
   def init(self, key: Key) -> dict[str, Any]:
     """Returns random parameters; `pretrained` has those to use in their place."""
@@ -205,7 +215,7 @@ class LanguageModel(Policy):
       ),
       rollout.completions,
       lambda hidden: self.model.logits(params, hidden) / self._temperature,
-      self._log_prob_chunk,
+      self.log_prob_chunk,
     )
 
 
