@@ -112,7 +112,7 @@ def test_loops_count_as_often_as_they_run():
 
 
 def test_collectives_are_counted():
-  mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=2, tensor=1))
+  mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=2, tensor=1, gather_for_sampling=False))
   split = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))
   product = jax.jit(
     jnp.matmul, in_shardings=(split(None, 'fsdp'), split('fsdp')), out_shardings=split()
