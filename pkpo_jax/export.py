@@ -71,7 +71,8 @@ def export(
   """
   config = complete(read_config(workdir))
   # One device holds all that is written. The run that this one began with may be gone.
-  config = {**config, 'mesh': {name: 1 for name in config['mesh']}, 'warm_start': None}
+  one = dict.fromkeys(('data', 'fsdp', 'tensor'), 1)
+  config = {**config, 'mesh': {**config['mesh'], **one}, 'warm_start': None}
   fields = config['policy']
   if fields['name'] != 'language_model':
     raise WorkdirError(

@@ -1,6 +1,7 @@
 """Files that cannot be written, or go away, under a run: one line, and the rerun is exact."""
 
 import errno
+import gc
 import os
 import re
 import shutil
@@ -101,6 +102,7 @@ def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch
     patch.setattr(HiddenAnswer, 'prompts', remove)
     with pytest.raises(SaveError, match='could not be saved: somebody has removed .*checkpoints. '):
       train_in(workdir)
+  gc.collect()  # What the checkpointer left half done would else be noticed in another test.
   shutil.rmtree(workdir / 'checkpoints', ignore_errors=True)
   away.rename(workdir / 'checkpoints')
   capfd.readouterr()
