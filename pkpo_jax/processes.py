@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from pkpo_jax.errors import OtherProcessError, expect
+from pkpo_jax.errors import FieldError, OtherProcessError, expect
 
 # Without a sign of life for so long JAX itself gives a process up; see `pkpo_jax.watch`.
 _HEARTBEAT_S = 50
@@ -56,7 +56,8 @@ def connect(
     from_environment,
   )
   if not from_environment:
-    expect(not missing, *(missing or ['-'])[:1], 'a value, as the other two are given', None)
+    if missing:
+      raise FieldError(missing[0], 'expected a value, as others of the three are given, got None.')
     expect(num_processes >= 1, 'num_processes', 'at least 1', num_processes)
     is_one = 0 <= process_id < num_processes
     expect(is_one, 'process_id', f'0 to num_processes - 1 = {num_processes - 1}', process_id)
@@ -77,8 +78,11 @@ def count() -> int:
 
 
 def is_first() -> bool:
-  """Returns whether this process is the one that writes files and speaks for all."""
-  return jax.process_index() == 0
+  """Returns whether this process is the one that writes files and speaks for all.
+
+  A process that is not connected is alone; it does not make jax look for devices to say so.
+  """
+  return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def put(tree: Any, sharding: NamedSharding | None) -> Any:

@@ -312,6 +312,12 @@ def jit_train_step(
 
 def _state_shardings(policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
   """Returns the shardings of a state and of the parameters that are frozen."""
+  return jax.tree.map(lambda x: x.sharding, state_shapes(policy, optimizer, mesh))
+
+
+def state_shapes(policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
+  """Returns a state and the parameters that are frozen, as shapes with their shardings."""
   init = functools.partial(init_state, policy, optimizer)
   shapes = jax.eval_shape(init, jax.random.key(0))
-  return sharding.tree_shardings(shapes, mesh, policy.partition_rules)
+  shardings = sharding.tree_shardings(shapes, mesh, policy.partition_rules)
+  return sharding.with_shardings(shapes, shardings)

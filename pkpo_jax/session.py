@@ -244,8 +244,8 @@ class Session:
     self._num_skipped = count
     most = self._run.settings.optimizer['max_skipped_updates']
     problem = (
-      f'the gradient of step {step} is NaN or infinite; the update was left out, as the {count}th '
-      f'of optimizer.max_skipped_updates = {most}. Prompts of the step: {ids.tolist()}.'
+      f'the gradient of step {step} is NaN or infinite; the update was left out: {count} so far, '
+      f'with optimizer.max_skipped_updates = {most}. Prompts of the step: {ids.tolist()}.'
     )
     if count > most:
       raise FloatingPointError(f'{problem} The state before it is that of the last checkpoint.')

@@ -27,8 +27,15 @@ def make_mesh(settings: MeshSettings) -> Mesh:
   """Returns the mesh with its axes 'data', 'fsdp' and 'tensor'.
 
   Raises:
-    ValueError: if more devices are asked for than there are, or not all of several processes.
+    ValueError: if more devices are asked for than there are, or not all of several processes, or
+      there are several that are not connected.
   """
+  expect(
+    jax.process_count() == 1 or jax.distributed.is_initialized(),
+    '--distributed',
+    f'it, as the devices are those of {jax.process_count()} processes',
+    False,
+  )
   num_devices = jax.device_count()
   data = settings.data
   if data == -1:

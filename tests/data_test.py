@@ -40,14 +40,6 @@ def test_any_step_can_be_asked_for_first():
   assert np.array_equal(_ids(8, 3, first=12), _ids(20, 3)[36:])
 
 
-def test_processes_share_the_prompts_of_a_step():
-  key = jax.random.key(0)
-  for step in range(5):
-    parts = [problem_ids(NUM_PROBLEMS, step, 6, key, i, num_processes=3) for i in range(3)]
-    assert [len(part) for part in parts] == [2, 2, 2]
-    assert np.array_equal(np.concatenate(parts), problem_ids(NUM_PROBLEMS, step, 6, key))
-
-
 @pytest.mark.parametrize('num_prompts', [1, 3, 4, 10, 25])
 def test_an_epoch_begins_in_the_step_that_has_its_first_problem(num_prompts):
   """Of several epochs that begin in a step, the last one counts."""

@@ -2,11 +2,12 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import pytest
+
+from tests.ports import free_port
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUN = ['--config=configs/bandit.py:quick', '--config.num_train_steps=4', '--config.mesh.data=-1']
@@ -46,12 +47,6 @@ case "$4" in
     for pid in "${{pids[@]}}"; do wait "$pid" || exit 1; done ;;
 esac
 """
-
-
-def _free_port():
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    return free.getsockname()[1]
 
 
 def _tool(folder, name, text, **values):
@@ -99,7 +94,7 @@ def test_slurm(tmp_path):
 
 def test_a_preempted_slice_is_made_again(tmp_path):
   venv = pathlib.Path(sys.executable).parent.parent
-  env = _tool(tmp_path, 'gcloud', GCLOUD, venv=venv, port=_free_port()) | {
+  env = _tool(tmp_path, 'gcloud', GCLOUD, venv=venv, port=free_port()) | {
     'PAUSE_S': '0',
     'ATTEMPTS': '3',
   }

@@ -18,6 +18,7 @@ from pkpo_jax.policies.language_model import LanguageModel
 from pkpo_jax.settings import MeshSettings
 from pkpo_jax.types import Prompts
 from tests.gemma_cases import SMALL, random_params
+from tests.sampling_cases import NoMemory
 
 STOP_ID, LENGTH, PROMPT_LENGTH = 1, 24, 7
 
@@ -148,7 +149,7 @@ def test_the_policy_packs_on_each_device(monkeypatch):
   assert {shape for shape, _ in _collectives(text())} != {'pred[]'}, 'what moves is seen'
 
 
-class Counting:
+class Counting(NoMemory):
   """A model without memory that adds up the rows of its decoding steps."""
 
   vocab_size = 8
@@ -166,15 +167,6 @@ class Counting:
 
   def logits(self, params, hidden):
     return jnp.zeros((*hidden.shape[:-1], self.vocab_size))
-
-  def prompt_positions(self, prompt_mask):
-    return jnp.zeros(prompt_mask.shape, jnp.int32)
-
-  def prompt_memory(self, key_values):
-    return ()
-
-  def empty_cache(self, num_prompts, num_samples, length):
-    return ()
 
 
 @pytest.mark.parametrize(('num_packings', 'least_saved'), [(0, 1.0), (1, 1.5), (2, 2.0)])

@@ -6,14 +6,18 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from tests.interruptions import command_process
+from tests.ports import free_port
 
-BANDIT = ['--config=configs/bandit.py:quick', '--config.log.tensorboard=False']
+# So long that a signal in the middle comes before the end.
+BANDIT = ['--config=configs/bandit.py:quick', '--config.num_train_steps=60']
+BANDIT += ['--config.log.tensorboard=False']
 BANDIT += ['--config.rollout.num_prompts=8', '--config.rollout.num_samples=4']
 BANDIT += ['--config.advantage.k=2', '--config.eval.ks=(1,2)', '--config.eval.num_prompts=8']
 BANDIT += ['--config.mesh.data=-1', '--config.log.every=1', '--config.checkpoint.every=5']
@@ -25,9 +29,7 @@ class Processes:
 
   def __init__(self, folder, count, arguments, of_last=()):
     """Starts them; the last also gets the arguments `of_last`, instead of those of this name."""
-    with socket.socket() as free:
-      free.bind(('127.0.0.1', 0))
-      address = f'127.0.0.1:{free.getsockname()[1]}'
+    address = f'127.0.0.1:{free_port()}'
     self._outputs = [folder / f'output_{i}.txt' for i in range(count)]
     self.processes = []
     for i, output in enumerate(self._outputs):
@@ -254,5 +256,65 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(bandit, tmp_path):
     if path.is_file():
       path.write_bytes(b'')
   outputs = _run(tmp_path, 2, [*BANDIT, f'--workdir={workdir}'])
-  assert 'at step 15.' in outputs[0] and 'Cannot read checkpoint' in outputs[0]
+  assert 'at step 55.' in outputs[0] and 'Cannot read checkpoint' in outputs[0]
   assert _metrics(workdir) == _metrics(bandit)
+
+
+def test_evaluation_by_two_is_that_by_one(alone, tmp_path):
+  found = {}
+  for count in (1, 2):
+    folder, port = tmp_path / str(count), free_port()
+    command = [
+      sys.executable,
+      '-m',
+      'pkpo_jax.evaluate',
+      f'--workdir={alone}',
+      f'--output={folder}',
+    ]
+    command += [f'--coordinator_address=127.0.0.1:{port}', f'--num_processes={count}']
+    env = os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+    runs = [
+      subprocess.Popen([*command, f'--process_id={i}'], env=env, stdout=subprocess.PIPE, text=True)
+      for i in range(count)
+    ]
+    outputs = [run.communicate(timeout=240)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * count
+    assert 'Figure:' in outputs[0] and not any('Figure:' in text for text in outputs[1:])
+    samples = (folder / 'samples.jsonl').read_text()
+    found[count] = json.loads((folder / 'evaluation.json').read_text())['runs'][0], samples
+  assert found[2][1] == found[1][1]
+  assert found[2][0]['curves'] == found[1][0]['curves']
+
+
+def test_a_process_that_gives_no_sign_is_named(tmp_path):
+  """Its companion lives; the process itself hangs."""
+  code = (
+    'import pathlib, sys; from pkpo_jax import watch_main as w; w.EVERY_S, w.DEADLINE_S = .1, 1;'
+  )
+  code += 'w.Companion(pathlib.Path(sys.argv[1]), int(sys.argv[2]), 2).run()'
+  companions = [
+    subprocess.Popen(
+      [sys.executable, '-c', code, str(tmp_path), str(i)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for i in range(2)
+  ]
+  hanging, watching = companions
+  alive = b'{"state": "alive", "reason": ""}\n'
+  hanging.stdin.write(alive)
+  hanging.stdin.flush()
+  with contextlib.suppress(BrokenPipeError):  # It has come to its end.
+    for _ in range(300):
+      watching.stdin.write(alive)
+      watching.stdin.flush()
+      time.sleep(0.1)
+  assert watching.wait(10) == 0
+  assert watching.stdout.read() == b'stop\n'
+  assert b'Process 0 of 2' in (said := watching.stderr.read())
+  assert b'has given no sign of life for 1 s. Process 1 stops' in said
+  hanging.kill()
+  for companion in companions:
+    with contextlib.suppress(BrokenPipeError):
+      companion.communicate()

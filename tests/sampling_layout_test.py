@@ -1,7 +1,5 @@
 """Parameters that are gathered once for a rollout: the same run, with no gathering by token."""
 
-import re
-
 import jax
 import numpy as np
 import pytest
@@ -9,11 +7,10 @@ import pytest
 from pkpo_jax import sharding
 from pkpo_jax.keys import run_keys
 from pkpo_jax.metrics import read_metrics
+from pkpo_jax.planning.hlo import work_of
 from pkpo_jax.run import make_init, make_run, make_sampling_layout
 from pkpo_jax.train import train
 from tests.processes_config import get_config
-
-_COLLECTIVE = re.compile(r' (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)\(')
 
 
 def _config(gather, **mesh):
@@ -23,14 +20,12 @@ def _config(gather, **mesh):
 
 
 def _in_loops(text):
-  """Returns how many collectives are in the bodies of a program's loops."""
-  bodies = set(re.findall(r'body=%([\w.\-]+)', text))
-  parts = re.split(r'\n(?=%[\w.\-]+ \(|ENTRY )', text)
-  return sum(
-    len(_COLLECTIVE.findall(part))
-    for part in parts
-    if re.match(r'%([\w.\-]+) \(', part) and re.match(r'%([\w.\-]+) \(', part)[1] in bodies
+  """Returns how many collectives each token takes."""
+  once, twice = (
+    sum(count for count, _ in work_of(text, trips, operand_bytes=4).collectives.values())
+    for trips in (1, 2)
   )
+  return twice - once
 
 
 @pytest.mark.parametrize('tensor', [1, 2])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pkpo_jax import sampling
+from tests.sampling_cases import NoMemory
 
 
-class MarkovChain:
+class MarkovChain(NoMemory):
   """A model for the sampler whose next token depends on the last alone; it counts its calls."""
 
   def __init__(self, table):
@@ -27,15 +28,6 @@ class MarkovChain:
 
   def logits(self, params, hidden):
     return jnp.einsum('...d,dv->...v', hidden, self.table)
-
-  def prompt_positions(self, prompt_mask):
-    return jnp.zeros(prompt_mask.shape, jnp.int32)
-
-  def prompt_memory(self, key_values):
-    return ()
-
-  def empty_cache(self, num_prompts, num_samples, length):
-    return ()
 
 
 def _draw(model, prompts, num_samples, seed=0, **kwargs):

@@ -9,14 +9,7 @@ import numpy as np
 from pkpo_jax.typing import Key
 
 
-def problem_ids(
-  num_problems: int,
-  step: int,
-  num_prompts: int,
-  key: Key,
-  process_index: int = 0,
-  num_processes: int = 1,
-) -> np.ndarray:
+def problem_ids(num_problems: int, step: int, num_prompts: int, key: Key) -> np.ndarray:
   """Returns the ids `[P]` of a training step's problems; the same for the same arguments.
 
   All problems come, each epoch in another order, before one comes again: step s begins at position
@@ -25,18 +18,13 @@ def problem_ids(
   Args:
     num_problems: ids are 0 to num_problems - 1.
     step: the step, from 0 on.
-    num_prompts: prompts of a step, over all processes.
+    num_prompts: prompts of a step.
     key: of the order, the same for the whole run.
-    process_index: which of the processes this is; the prompts of a step are split into as many
-      parts, one after another.
-    num_processes: how many there are; num_prompts is a multiple of it.
   """
   # The shuffle takes 32 bits.
   (seed,) = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist()).generate_state(1)
   order = _problem_order(num_problems, int(seed))
-  size = num_prompts // num_processes
-  first = step * num_prompts + process_index * size
-  return np.asarray([order[first + i] for i in range(size)])
+  return np.asarray([order[step * num_prompts + i] for i in range(num_prompts)])
 
 
 @functools.lru_cache(maxsize=4)

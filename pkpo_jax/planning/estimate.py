@@ -3,8 +3,8 @@
 Parameters, the optimizer's state, gradients and caches are counted from their shapes and shardings.
 What depends on the compiler (temporaries, products, collectives) is read off the programs that
 training runs, compiled for virtual CPU devices. Of a model with many layers the update is compiled
-with fewer, at two depths, and extended by a line. Memory is not linear in the number of layers
-below the first of them: the compiler's order changes with the eleventh layer.
+with fewer, at two depths, and extended by a line. Smaller depths will not do: from 4 and 6 layers
+the memory of a 2B model on four devices came out 42 % too low.
 """
 
 import math
@@ -127,7 +127,8 @@ def caches(subject: Subject) -> dict[str, float]:
   tensor, prompts = subject.mesh.shape['tensor'], subject.prompts_on_device / rollout.num_pieces
   shared = tensor if architecture.num_kv_heads % tensor == 0 else 1
   heads = architecture.num_kv_heads / shared
-  token = 2 * heads * architecture.head_dim * jax.numpy.dtype(model.dtype).itemsize
+  dtype = subject.policy.cache_dtype or model.dtype
+  token = 2 * heads * architecture.head_dim * jax.numpy.dtype(dtype).itemsize
   slots = lambda most: sum(min(most, window or most) for window in model.windows)
   return {
     'completion cache': prompts * rollout.num_samples * slots(length) * token,

@@ -1,6 +1,5 @@
 """The two programs of a training step as they are compiled, over shapes alone, at any depth."""
 
-import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -16,10 +15,9 @@ from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.parts import complete
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.policies.language_model import LanguageModel
-from pkpo_jax.run import check_mesh, jit_train_step, optimizer_of
+from pkpo_jax.run import check_mesh, jit_train_step, optimizer_of, state_shapes
 from pkpo_jax.sampling import bucket
 from pkpo_jax.settings import Config, Settings, build
-from pkpo_jax.train_step import init_state
 from pkpo_jax.types import Prompts, Rollout
 
 # Fits every model; a `Subject` then has the whole table of its own.
@@ -77,10 +75,7 @@ class Subject(NamedTuple):
 
   def state(self) -> tuple[Any, Any]:
     """Returns the training state and the frozen parameters, as shapes with shardings."""
-    init = functools.partial(init_state, self.policy, self.optimizer)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    rules = self.policy.partition_rules
-    return sharding.with_shardings(shapes, sharding.tree_shardings(shapes, self.mesh, rules))
+    return state_shapes(self.policy, self.optimizer, self.mesh)
 
   def rollout(self) -> jax.stages.Lowered:
     """Returns the sampler of one piece of the prompts, as `rollouts.PolicySamples` jits it."""

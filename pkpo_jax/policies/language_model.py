@@ -24,7 +24,8 @@ from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
 
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-# Below, the compilation of another loop takes longer than it saves in some fifty rollouts.
+# An estimate from the times of `benchmarks.packing` on a CPU: below, some fifty rollouts do not
+# save what it takes to compile the other loops.
 _LEAST_TOKENS_TO_PACK = 64
 
 
@@ -136,7 +137,7 @@ class LanguageModel(Policy):
     self._temperature = temperature
     self._top_k = top_k
     self._top_p = top_p
-    self._cache_dtype = cache_dtype and _DTYPES[cache_dtype]
+    self.cache_dtype = cache_dtype and _DTYPES[cache_dtype]
     if num_packings is None:
       num_packings = 2 if max_new_tokens >= _LEAST_TOKENS_TO_PACK else 0
     self._num_packings = num_packings
@@ -192,7 +193,7 @@ class LanguageModel(Policy):
       top_p=self._top_p,
       num_packings=self._num_packings,
       num_shards=_num_shards(prompts.tokens),
-      cache_dtype=self._cache_dtype,
+      cache_dtype=self.cache_dtype,
     )
     return Rollout(
       prompt_tokens=prompts.tokens,
