@@ -16,7 +16,8 @@ BENCH_ARGS ?=
 NOTEBOOKS_ARGS ?=
 CONSTRAINTS_ARGS ?=
 # Test processes: JAX compiles on one core at a time, so one for each core. A file's tests stay in
-# one process, so that they share what they compile and set up.
+# one process, so that they share what they compile and set up. A process that crashes ends the run:
+# pytest-xdist can wait for ever for its replacement.
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -35,7 +36,7 @@ quickstart-pretrained: $(VENV)/.stamp-pretrained ## Train SmolLM2 135M for some 
 	$(PYTHON) -m experiments.pretrained.quickstart $(QUICKSTART_ARGS)
 
 test: $(VENV)/.stamp-dev ## Run the tests (TEST_ARGS='-k weights' for some of them).
-	$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
+	$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadfile --max-worker-restart 0 $(TEST_ARGS)
 
 lint: $(VENV)/.stamp-dev ## Check style and formatting.
 	$(PYTHON) -m ruff check .

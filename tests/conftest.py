@@ -1,5 +1,6 @@
 """What must stand before pkpo_jax is imported and jax starts: virtual devices, shape checks."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -31,6 +32,19 @@ os.environ['PYTHONWARNINGS'] = 'ignore:Error reading persistent compilation cach
 
 # Every annotated shape and dtype of the package is checked in every test.
 jaxtyping.install_import_hook('pkpo_jax', 'beartype.beartype')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def room_for_programs():
+  """Drops compiled programs once there are many, after each file.
+
+  Each has memory mappings. Linux lets a process have 65,530; at the next one XLA crashes.
+  """
+  yield
+  mappings = Path('/proc/self/maps')
+  if mappings.exists() and mappings.read_bytes().count(b'\n') > 20_000:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
