@@ -8,11 +8,14 @@ so is what the optimizer keeps of them.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 
 from pkpo_jax.errors import expect
 from pkpo_jax.settings import MeshSettings
@@ -75,6 +78,50 @@ def over_prompts(mesh: Mesh) -> NamedSharding:
 def num_prompt_shards(mesh: Mesh | AbstractMesh) -> int:
   """Returns in how many parts prompts are split."""
   return math.prod(mesh.shape[axis] for axis in PROMPT_AXES)
+
+
+def keep_by_prompts(x: jax.Array) -> jax.Array:
+  """Returns `x`, `[P, ...]`, which the compiler then splits over devices by prompts.
+
+  Without it a product with parameters that are split over 'fsdp' may leave them where they are, and
+  each device computes a part of the sums of all prompts, which are many times larger. Where there
+  is no mesh, or one whose devices do not divide P, nothing changes.
+  """
+  mesh = jax.typeof(x).sharding.mesh
+  if mesh.empty or x.shape[0] % num_prompt_shards(mesh):
+    return x
+  free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+  return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(PROMPT_AXES, *free)))
+
+
+def by_prompts(fn: Callable[..., Any], params: Any, *arrays: Shaped[jax.Array, 'P *_']) -> Any:
+  """Returns `fn(params, *arrays)`, where each device computes with its prompts alone.
+
+  Parameters are gathered once before and their gradients added up once after. In a loop that the
+  compiler splits by itself it would do either each time around.
+
+  Args:
+    fn: its results have the leading axis P, too, and those of one prompt need no other.
+    params: arrays that every device needs whole, but for 'tensor'.
+    *arrays: with leading axis P.
+  """
+  mesh = jax.typeof(arrays[0]).sharding.mesh
+  if mesh.empty or arrays[0].shape[0] % num_prompt_shards(mesh) or num_prompt_shards(mesh) == 1:
+    return fn(params, *arrays)
+  split, whole = PartitionSpec(PROMPT_AXES), PartitionSpec()
+
+  def on_device(params, *arrays):
+    # Where it is said that they differ between devices their gradients are added up, in float32.
+    differ = lambda x: lax.pcast(x.astype(jnp.float32), PROMPT_AXES, to='varying').astype(x.dtype)
+    return fn(jax.tree.map(differ, params), *arrays)
+
+  return jax.shard_map(
+    on_device,
+    mesh=mesh,
+    in_specs=(whole, *[split] * len(arrays)),
+    out_specs=split,
+    axis_names=set(PROMPT_AXES),
+  )(params, *arrays)
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: PartitionRules) -> Any:

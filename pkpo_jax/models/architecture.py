@@ -97,6 +97,11 @@ class Architecture(abc.ABC):
   ) -> Float[jax.Array, '*b V']:
     """Returns the logits of the next token, `[..., V]` float32, nats."""
 
+  def head(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the weights that `logits` reads: the embedding, unless there is a table of its own."""
+    name = 'head' if 'head' in weights else 'embedder'
+    return {name: weights[name]}
+
   @abc.abstractmethod
   def recipe(self, name: str) -> Recipe:
     """Returns how Hugging Face stores the parameter `name`, such as 'layer_0/mlp/linear'.

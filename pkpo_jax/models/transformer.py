@@ -4,16 +4,16 @@ What families share: the layers one after another, attention over the prompt's k
 the completion's own, the cache, adapters. What they do not is in their `Architecture`.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import traverse_util
+from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from pkpo_jax import sharding
 from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.models.attention import MASKED, NOWHERE, KeyValues, attend_in_groups
 from pkpo_jax.models.lora import Lora
@@ -153,6 +153,10 @@ class Transformer:
     """Returns positions from 0 on; NOWHERE for the padding on the left."""
     return jnp.where(prompt_mask, jnp.cumsum(prompt_mask, axis=-1) - 1, NOWHERE)
 
+  def head(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that `logits` reads, as parameters."""
+    return {'weights': self.architecture.head(self.weights(params))}
+
   def logits(
     self, params: Mapping[str, Any], hidden: Float[jax.Array, '*b D']
   ) -> Float[jax.Array, '*b V']:
@@ -189,19 +193,47 @@ class Transformer:
 
   def _forward(self, module, tokens, positions, memory=None, cache=None, index=None, adapters=None):
     """Is the method of the Linen module that `__call__` documents."""
-    x = self.architecture.embed(module, tokens)
+    # One token of each completion is less to send than the weights.
+    keep = sharding.keep_by_prompts if cache is None else lambda x: x
+    x = keep(self.architecture.embed(module, tokens))
     key_values = []
     for i, (block, window) in enumerate(zip(module.blocks, self.windows, strict=True)):
-      apply_block = functools.partial(self._apply_block, window)
-      if self._remat:
-        apply_block = nn.remat(apply_block)
       layer = memory and memory[i], cache and cache[i], (adapters or {}).get(f'layer_{i}', {})
-      x, kv = apply_block(block, x, positions, index, *layer)
+      x, kv = self._apply_block(window, block, x, positions, index, *layer)
+      x = keep(x)
       key_values.append(kv)
     return self.architecture.normalize(module, x), tuple(key_values)
 
   def _apply_block(self, window, block, x, positions, index, memory, cache, adapters):
-    """Returns `[P, N, S, D]` and the layer's KeyValues."""
+    """Returns `[P, N, S, D]` and the layer's KeyValues, as `_block` does."""
+    if cache is not None or block.is_initializing():
+      return self._block(window, block, x, positions, index, memory, cache, adapters)
+    block, weights = block.unbind()
+
+    def apply(weights, adapters, x, positions, memory):
+      weights, adapters, x = self._ordered(weights, adapters, x)
+      bound = block.bind(weights)
+      return self._block(window, bound, x, positions, None, memory, None, adapters)
+
+    apply = jax.checkpoint(apply) if self._remat else apply
+    return apply(weights, adapters, x, positions, memory)
+
+  def _ordered(self, weights, adapters, x):
+    """Returns a layer's inputs, for a backward pass that goes from layer to layer.
+
+    The compiler may put off the gradients of weights and keep what they need of many layers. Here
+    the gradient of `x` has to wait for them. And weights that are split over devices have to wait
+    for `x`, so those of all layers are not gathered before the first.
+    """
+    if self.lora is None:
+      weights, x = lax.optimization_barrier((weights, x))
+    else:
+      weights, _ = lax.optimization_barrier((weights, lax.stop_gradient(x)))
+      adapters, x = lax.optimization_barrier((adapters, x))
+    return weights, adapters, x
+
+  def _block(self, window, block, x, positions, index, memory, cache, adapters):
+    """Is a layer: the attention and the feed-forward part of a block that is bound."""
     architecture = self.architecture
     adapt = self.lora.adapt(adapters) if adapters else lambda target, x, y: y
     rows = positions.reshape(-1, positions.shape[-1])

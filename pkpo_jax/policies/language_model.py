@@ -210,14 +210,15 @@ class LanguageModel(Policy):
 
     Where the completion has no token they are those of padding and mean nothing.
     """
-    return chunked_log_probs_and_entropy(
-      completion_hidden(
-        self.model, params, rollout.prompt_tokens, rollout.prompt_mask, rollout.completions
-      ),
-      rollout.completions,
-      lambda hidden: self.model.logits(params, hidden) / self._temperature,
-      self.log_prob_chunk,
+    hidden = completion_hidden(
+      self.model, params, rollout.prompt_tokens, rollout.prompt_mask, rollout.completions
     )
+
+    def of_prompts(head, hidden, tokens):
+      logits = lambda hidden: self.model.logits(head, hidden) / self._temperature
+      return chunked_log_probs_and_entropy(hidden, tokens, logits, self.log_prob_chunk)
+
+    return sharding.by_prompts(of_prompts, self.model.head(params), hidden, rollout.completions)
 
 
 def _num_shards(prompt_tokens: Int[jax.Array, 'P T']) -> int:
