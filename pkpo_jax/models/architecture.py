@@ -98,7 +98,7 @@ class Architecture(abc.ABC):
     """Returns the logits of the next token, `[..., V]` float32, nats."""
 
   def head(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the weights that `logits` reads: the embedding, unless there is a table of its own."""
+    """Returns the weights that `logits` reads: the embedding, if there is no table of its own."""
     name = 'head' if 'head' in weights else 'embedder'
     return {name: weights[name]}
 
