@@ -111,6 +111,16 @@ def test_loops_count_as_often_as_they_run():
   assert work.seconds(1e30, size, 1.0) == pytest.approx(14)
 
 
+def test_of_branches_the_costliest_counts():
+  def fn(x, w):
+    branches = [lambda x, n=n: functools.reduce(jnp.matmul, [w] * n, x) for n in (0, 3, 1)]
+    return lax.scan(lambda x, i: (lax.switch(i, branches, x), None), x, jnp.arange(5) % 3)[0]
+
+  shape = jax.ShapeDtypeStruct((32, 32), jnp.float32)
+  text = jax.jit(fn).lower(shape, shape).compile().as_text()
+  assert work_of(text, unknown_trips=1, operand_bytes=4).flops == 5 * 3 * 2 * 32**3
+
+
 def test_collectives_are_counted():
   mesh = sharding.make_mesh(MeshSettings(data=1, fsdp=2, tensor=1, gather_for_sampling=False))
   split = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))
@@ -122,6 +132,17 @@ def test_collectives_are_counted():
   assert work.collectives == {'all-reduce': (1, 4 * 64 * 64)}
   assert work.flops == 2 * 64 * 64 * 32
   assert work.sent == 2 * 4 * 64 * 64
+
+
+def test_parameters_are_gathered_once_for_a_rollout():
+  _, subject, plans = small_plan(mesh__fsdp=2)
+  _, _, gathered = small_plan(mesh__fsdp=2, mesh__gather_for_sampling=True)
+  before, after = plans['rollout'], gathered['rollout']
+  params = num_bytes(subject.state()[0].params)
+  assert after.memory['gathered parameters'] == params
+  assert after.work.sent == params < before.work.sent
+  assert 'gathered parameters' not in before.memory
+  assert gathered['update'].peak == plans['update'].peak
 
 
 def test_what_is_frozen_has_no_state():

@@ -63,6 +63,12 @@ def rollout_of(subject: Subject) -> Phase:
   parts = caches(subject) | {'logits': logits(subject, 'rollout')}
   memory = resident(subject) | _split(found.temporaries, parts) | {'batch': found.results}
   work = _times(found.work, subject.settings.rollout.num_pieces)
+  if subject.settings.mesh.gather_for_sampling and subject.mesh.shape['fsdp'] > 1:
+    params = subject.sampling_params()
+    memory['gathered parameters'] = on_device(params) - memory['frozen parameters']
+    number, size = work.collectives.get('all-gather', (0, 0))
+    gathered = number + len(jax.tree.leaves(params)), size + memory['gathered parameters']
+    work.collectives['all-gather'] = gathered
   return Phase(memory, work, (subject.num_layers,))
 
 

@@ -1,10 +1,11 @@
 """Counts the work of a compiled program: products, their bytes, and what devices send each other.
 
 XLA's own cost analysis counts the body of a loop once. Here the program's text is read, and the
-body counts as often as it runs.
+body counts as often as it runs. Of the branches of a choice the costliest counts.
 """
 
 import collections
+import functools
 import math
 import re
 from typing import NamedTuple
@@ -63,27 +64,36 @@ def work_of(text: str, unknown_trips: int, operand_bytes: int) -> Work:
       the text does not say.
   """
   computations, entry = _computations(text)
-  products, collectives = collections.Counter(), {}
 
-  def visit(name, times):
-    shapes = {}
+  @functools.cache
+  def of(name):
+    """Returns the work of a computation each time that it runs."""
+    products, sent, shapes = collections.Counter(), {}, {}
+
+    def add(work, times=1):
+      for key, number in work.products.items():
+        products[key] += times * number
+      for kind, (number, size) in work.collectives.items():
+        before = sent.get(kind, (0, 0))
+        sent[kind] = before[0] + times * number, before[1] + times * size
+
     for result, kind, op, rest in computations.get(name, ()):
       shapes[result] = kind
       if op == 'dot':
-        products[_product(kind, rest, shapes, operand_bytes)] += times
-      elif op in COLLECTIVES:
-        count, size = collectives.get(op, (0, 0))
-        collectives[op] = count + times, size + times * _size(kind)
-      trips = times
-      if op == 'while':
-        known = _TRIPS.search(rest)
-        trips *= int(known[1]) if known else unknown_trips
-      for called in _CALLED.findall(rest) if op not in COLLECTIVES else ():
-        for each in re.findall(r'%([\w.\-]+)', called):
-          visit(each, trips)
+        products[_product(kind, rest, shapes, operand_bytes)] += 1
+      if op in COLLECTIVES:
+        add(Work({}, {op: (1, _size(kind))}))
+        continue  # What it calls adds two numbers.
+      called = ' '.join(_CALLED.findall(rest))
+      works = [of(each) for each in re.findall(r'%([\w.\-]+)', called)]
+      if op == 'conditional':
+        works = [max(works, key=lambda work: (work.flops, work.sent))]
+      known = _TRIPS.search(rest)
+      for work in works:
+        add(work, 1 if op != 'while' else int(known[1]) if known else unknown_trips)
+    return Work(dict(products), sent)
 
-  visit(entry, 1)
-  return Work(dict(products), collectives)
+  return of(entry)
 
 
 def _computations(text):

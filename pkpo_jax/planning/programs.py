@@ -77,14 +77,23 @@ class Subject(NamedTuple):
     """Returns the training state and the frozen parameters, as shapes with shardings."""
     return state_shapes(self.policy, self.optimizer, self.mesh)
 
+  def sampling_params(self) -> dict[str, Any]:
+    """Returns the parameters as they are sampled from, as `run.make_sampling_layout` has them."""
+    state, frozen = self.state()
+    params = state.params
+    if self.settings.mesh.gather_for_sampling:
+      shardings = sharding.gathered(params, self.mesh, self.policy.partition_rules)
+      params = sharding.with_shardings(params, shardings)
+    return frozen | params
+
   def rollout(self) -> jax.stages.Lowered:
     """Returns the sampler of one piece of the prompts, as `rollouts.PolicySamples` jits it."""
     rollout = self.settings.rollout
-    state, frozen = self.state()
+    params = self.sampling_params()
     over_prompts = sharding.over_prompts(self.mesh)
     sample = jax.jit(self.policy.sample, static_argnums=2, out_shardings=over_prompts)
     prompts = self._prompts(rollout.num_prompts // rollout.num_pieces)
-    return sample.lower(frozen | state.params, prompts, rollout.num_samples, jax.random.key(0))
+    return sample.lower(params, prompts, rollout.num_samples, jax.random.key(0))
 
   def update(self) -> jax.stages.Lowered:
     """Returns the training step, as `run.jit_train_step` jits it."""
