@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy import optimize
 
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks.base import DrawnTask
@@ -81,6 +80,8 @@ class SafeRisky(DrawnTask):
     Raises:
       RuntimeError: if the solver misses the optimum by more than 1e-6 (by its duality gap).
     """
+    from scipy import optimize  # As in `Parabola`.
+
     del policy
     u, du = self._quadrature(k)
     # Contexts are rotations of one another and share the optimum.
