@@ -247,3 +247,4 @@ def test_tables_are_written(tmp_path):
   text = (tmp_path / 'plan.md').read_text()
   assert '| llama_micro | 2 x v5e | 2 |' in text
   assert '| gemma2_tiny | 1 | 8 | 4 and 6 |' in text
+  assert '| llama_micro | 2 | True |' in text
