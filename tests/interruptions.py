@@ -1,6 +1,7 @@
 """Trainings in processes of their own, of which some are interrupted at a chosen moment."""
 
 import atexit
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -31,6 +32,15 @@ _context.set_forkserver_preload([__name__])
 def metrics_text(workdir):
   """Returns metrics.jsonl byte for byte, but for how long things took."""
   return re.sub(r', "time/[^,}]*', '', (workdir / 'metrics.jsonl').read_text())
+
+
+def verifiers_of(pid):
+  """Returns the worker processes of a process's pool."""
+  for path in Path('/proc').glob('[0-9]*/stat'):
+    with contextlib.suppress(OSError):
+      parent = path.read_text().rpartition(')')[2].split()[1]
+      if int(parent) == pid and 'worker_main.py' in (path.parent / 'cmdline').read_text():
+        yield int(path.parent.name)
 
 
 @dataclasses.dataclass(frozen=True)

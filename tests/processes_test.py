@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -210,7 +209,7 @@ def test_a_pool_that_dies_in_one_stops_all(tmp_path):
     victim = run.processes[1]
     _wait_for_step(tmp_path / 'run', 0, run)
     while all(process.is_alive() for process in run.processes):
-      for pid in _verifiers_of(victim.pid):
+      for pid in verifiers_of(victim.pid):
         with contextlib.suppress(ProcessLookupError):
           os.kill(pid, signal.SIGKILL)
       time.sleep(0.01)
@@ -219,15 +218,6 @@ def test_a_pool_that_dies_in_one_stops_all(tmp_path):
     assert 'RuntimeError' in run.output(1) and 'a worker did not start' in run.output(1)
     line = run.wait_for_line(0, 'Process 1 of 2')
     assert 'has failed: RuntimeError' in line
-
-
-def _verifiers_of(pid):
-  """Returns the worker processes of a process's pool."""
-  for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
-    with contextlib.suppress(OSError):
-      parent = path.read_text().rpartition(')')[2].split()[1]
-      if int(parent) == pid and 'worker_main.py' in (path.parent / 'cmdline').read_text():
-        yield int(path.parent.name)
 
 
 @pytest.mark.parametrize(
