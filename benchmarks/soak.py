@@ -79,12 +79,13 @@ def watch(
   command = [sys.executable, '-m', 'pkpo_jax.main', f'--config={config}', f'--workdir={workdir}']
   command += ['--config.num_train_steps=10000000', '--config.optimizer.warmup_steps=0']
   command += ['--config.checkpoint.every=100', '--config.eval.every=100', '--config.log.every=10']
-  process = subprocess.Popen(
-    ['env', f'TMPDIR={temporary}', *command],
-    cwd=common.FOLDER.parent,
-    stdout=subprocess.DEVNULL,
-    stderr=(folder / 'stderr').open('w'),
-  )
+  with (folder / 'stderr').open('w') as stderr:
+    process = subprocess.Popen(
+      ['env', f'TMPDIR={temporary}', *command],
+      cwd=common.FOLDER.parent,
+      stdout=subprocess.DEVNULL,
+      stderr=stderr,
+    )
   try:
     while last_step(workdir) is None:
       _check_alive(process, folder)
