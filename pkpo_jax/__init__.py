@@ -10,7 +10,14 @@ other libraries hand them over, would be taken for one group of P * n samples: r
 from pkpo_jax import losses, schedules
 from pkpo_jax.advantages import *  # noqa: F403 Every advantage, under its name.
 from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
-from pkpo_jax.estimators import max_at_k, pass_at_k, pass_at_k_curve, standard_error
+from pkpo_jax.estimators import (
+  max_at_k,
+  min_at_k,
+  order_statistic_at_k,
+  pass_at_k,
+  pass_at_k_curve,
+  standard_error,
+)
 from pkpo_jax.groups import by_group
 from pkpo_jax.intervals import (
   Interval,
@@ -20,6 +27,7 @@ from pkpo_jax.intervals import (
   paired_bootstrap,
   paired_interval,
 )
+from pkpo_jax.ranks import STATISTICS
 from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.weights import subset_weights
 
@@ -31,12 +39,15 @@ __all__ = [
   'Interval',
   'REQUIREMENTS',
   'SCHEDULES',
+  'STATISTICS',
   'bootstrap_interval',
   'by_group',
   'few_problems',
   'losses',
   'max_at_k',
   'mean_interval',
+  'min_at_k',
+  'order_statistic_at_k',
   'paired_bootstrap',
   'paired_interval',
   'pass_at_k',

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Shaped
 
-from pkpo_jax import groups
+from pkpo_jax import groups, ranks, weights
 from pkpo_jax.errors import FieldError, FieldTypeError, expect
 from pkpo_jax.typing import AnyArray, K, Mask, PerGroup, Rewards
 from pkpo_jax.weights import subset_weights
@@ -48,6 +48,71 @@ def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   top = group.max()
   below_top = jnp.sum(v * (groups.order(group).values - top), axis=-1, keepdims=True)
   return jnp.where(group.allows(k), top + below_top, 0)[..., 0]
+
+
+def order_statistic_at_k(
+  rewards: Rewards,
+  k: K,
+  *,
+  statistic: str = 'median',
+  share: float = 0.5,
+  num_top: int = 1,
+  rank_weights: Sequence[float] | None = None,
+  where: Mask = None,
+) -> PerGroup:
+  """Returns the unbiased estimate of E[sum_j a_j g_(j:k)], g_(j:k) the j-th smallest of k rewards.
+
+  The mean of that over all k-subsets of the n samples; what `order_statistic` climbs.
+
+  Args:
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
+    k: samples of which ranks are taken, 1 <= k <= n; int or traced int32.
+    statistic: and what follows: as in `order_statistic`.
+    share: of 'quantile' and 'lower_mean'.
+    num_top: of 'top_mean'.
+    rank_weights: a_1..a_k in place of a statistic.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Returns:
+    `[...]` float32, reward units; 0 for a group that does not allow k.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n], or an argument out of its range.
+
+  >>> print(order_statistic_at_k(jnp.array([0., 1., 2.]), 2, statistic='min'))
+  0.33333334
+  """
+  group = groups.as_group(rewards, where)
+  checked = groups.check_k(k, group.n)
+  options = {'share': share, 'num_top': num_top, 'rank_weights': rank_weights}
+  a = ranks.weights_of_ranks(statistic, k, group.n, **options)
+  w = weights.rank_weights(a, checked, num_valid=group.num_valid, dtype=group.rewards.dtype)
+  top = group.max()
+  below_top = jnp.sum(w * (groups.order(group).values - top), axis=-1, keepdims=True)
+  estimate = jnp.sum(a) * top + below_top
+  return jnp.where(group.allows(checked), estimate, 0)[..., 0]
+
+
+def min_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
+  """Returns the unbiased estimate of E[min of k rewards]; of 0 and 1, of pass^k: all k are right.
+
+  C(c, k) / C(n, k) where c of n samples are right.
+
+  Args:
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
+    k: samples the objective takes the worst of, 1 <= k <= n; int or traced int32.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Returns:
+    `[...]` float32, reward units; 0 for a group that does not allow k.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n].
+
+  >>> print(min_at_k(jnp.array([0., 1., 1.]), 2))
+  0.33333334
+  """
+  return -max_at_k(-groups.as_group(rewards, where).rewards, k, where=where)
 
 
 def pass_at_k(num_correct: Counts, num_samples: Counts, k: K) -> PerGroup:

@@ -69,6 +69,10 @@ class Group:
     largest = jnp.max(jnp.where(self.where, self.rewards, -jnp.inf), axis=-1, keepdims=True)
     return jnp.where(self.num_valid[..., None] > 0, largest, 0)
 
+  def count_right(self, success_threshold: float) -> jax.Array:
+    """Returns `[*p, 1]` float: samples whose reward is at least `success_threshold`."""
+    return self.sum((self.rewards >= success_threshold).astype(self.rewards.dtype))
+
   @jax.jit
   def centered(self) -> jax.Array:
     """Returns `[*p, n]`: rewards minus their group's mean; exactly 0 where all are equal.

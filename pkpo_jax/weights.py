@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import special
 
 from pkpo_jax.typing import AnyArray, K
@@ -16,7 +16,7 @@ from pkpo_jax.typing import AnyArray, K
 def _split_log_factorials(n: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns log m! for m = 0..n as float64 `hi`, `lo` with hi + lo = log m!.
 
-  `hi` lies on a grid so coarse that every partial sum of six entries is exact in float32; what
+  `hi` lies on a grid so coarse that sums of entries up to 4 log n! are exact in float32; what
   is left over (`lo`) is small enough for float32 to hold it to 1e-7.
   """
   log_factorials = special.gammaln(np.arange(n + 1) + 1.0)
@@ -80,3 +80,66 @@ def _subset_weights(hi: jax.Array, lo: jax.Array, k: jax.Array, m: jax.Array) ->
   weights = jnp.exp(log_weights(hi)) * jnp.exp(log_weights(lo))
   valid = (t >= safe_k) & (t <= m) & (k >= 1) & (k <= m)
   return jnp.where(valid, weights, 0)
+
+
+def rank_weights(
+  a: Float[AnyArray, 'n'],
+  k: Int[AnyArray, ''],
+  *,
+  num_valid: AnyArray | None = None,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+  between: bool = False,
+) -> Float[jax.Array, '*p n']:
+  """Returns what the t-th smallest of n rewards counts for where rank j of k counts for a_j.
+
+  w_t = sum_j a_j C(t-1, j-1) C(n-t, k-j) / C(n, k): the estimate of E[sum_j a_j g_(j:k)] is
+  sum_t w_t g_(t). With a_k alone it is `subset_weights`. As exact in float32, for the same reason.
+
+  Args:
+    a: `[n]` weights of ranks, 0 beyond k. One pass for each from the first to the last with one.
+    k: how many samples are drawn.
+    num_valid: `[*p]` int32, samples that exist in each group; None means n in all.
+    dtype: of the result.
+    between: return c_t = sum_j a_j C(t-1, j-1) C(n-t-1, k-j) / C(n-2, k-1) instead, for t < n: what
+      a rank that falls between samples t and t + 1 counts for when the other k - 1 are drawn from
+      the samples without one on either side.
+
+  Returns:
+    `[n]`, or `[*p, n]` if num_valid is given; 0 where nothing can be drawn so.
+  """
+  hi, lo = _split_log_factorials(a.shape[-1])
+  m = jnp.asarray(a.shape[-1] if num_valid is None else num_valid, jnp.int32)[..., None]
+  tables = hi.astype(dtype), lo.astype(dtype)
+  return _rank_weights(tables, jnp.asarray(a, dtype), jnp.asarray(k, jnp.int32), m, between)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _rank_weights(tables, a, k, m, between):
+  """Returns w_t or c_t `[*p, n]` from the tables, a `[n]`, k `[]` and the samples m `[*p, 1]`."""
+  n = len(a)
+  t = jnp.arange(1, n + 1, dtype=jnp.int32)
+  below, above = t - 1, m - t - between
+  total, drawn = m - 2 * between, k - between
+  has_weight = a != 0
+  first = jnp.argmax(has_weight) + 1
+  last = jnp.where(jnp.any(has_weight), n - jnp.argmax(has_weight[::-1]), 0)
+
+  def chance(j):
+    counts = (below, j - 1), (above, k - j), (total, drawn)
+    inside = functools.reduce(
+      jnp.logical_and, [(0 <= chosen) & (chosen <= size) for size, chosen in counts]
+    )
+
+    def log_chance(table):
+      # Of the large parts each logarithm is exact, and so are their sums.
+      log = lambda x: table[jnp.clip(x, 0, n)]
+      ways = [log(size) - log(chosen) - log(size - chosen) for size, chosen in counts]
+      return ways[0] + ways[1] - ways[2]
+
+    hi, lo = map(log_chance, tables)
+    # Where there is no way to draw so, the number may be any.
+    return jnp.where(inside, jnp.exp(jnp.where(inside, hi, 0)) * jnp.exp(lo), 0)
+
+  add = lambda j, found: found + a[j - 1] * chance(j)
+  shape = jnp.broadcast_shapes(t.shape, m.shape)
+  return jax.lax.fori_loop(first, last + 1, add, jnp.zeros(shape, a.dtype))

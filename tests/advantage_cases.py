@@ -13,7 +13,7 @@ from pkpo_jax import ADVANTAGES, REQUIREMENTS, groups
 # More samples than are ranked by counting pairs: the sorting path.
 LARGE_N = groups.COUNTING_MAX_N + 1
 # Undefined at k = n: a Python int raises, a traced one gives 0.
-BELOW_N = {'pkpo_loo', 'pkpo_centered'}
+BELOW_N = {'pkpo_loo', 'pkpo_centered', 'order_statistic', 'pass_hat_k'}
 # Undefined for n = 1: nothing is left once a sample is left out.
 NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'rloo', 'tzsm'}
 USES_K = {

@@ -30,7 +30,7 @@ NAMES = sorted(ADVANTAGES)
 BY_PLACE = {'passk_full_sampling', 'passk_bootstrap'}
 # Groups that are not independent of each other: one draw for all, a rank among all prompts.
 ACROSS_GROUPS = {'passk_bootstrap', 'passk_adaptive'}
-HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination'}
+HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination', 'f_grpo'}
 
 # What is added to A when 1 is added to all rewards (and to the threshold); binary
 # rewards cannot be moved.

@@ -89,6 +89,49 @@ def pkpo_centered(g, k):
   return [n * s - k * max_at_k(without(g, i), k) for i, s in enumerate(best_with(g, k))]
 
 
+def of_ranks(g, a):
+  """Returns the mean over all k-subsets of sum_j a_j g_(j), k the length of a."""
+  return _mean([_of_ranks(g, a, subset) for subset in subsets(len(g), len(a))])
+
+
+def _of_ranks(g, a, subset):
+  return sum(x * y for x, y in zip(a, sorted(g[i] for i in subset), strict=True))
+
+
+def centered_of_ranks(g, a):
+  """Returns (kn/(n-k)) times the mean over the k-subsets that hold i, less that over all."""
+  n, k = len(g), len(a)
+  held = [[s for s in subsets(n, k) if i in s] for i in range(n)]
+  mean = of_ranks(g, a)
+  excess = [_mean([_of_ranks(g, a, s) for s in with_i]) - mean for with_i in held]
+  return [k * n * x / _exactly(n - k) for x in excess]
+
+
+def quantile_ranks(k, share):
+  """Returns the weights of the ranks between which NumPy's quantile lies."""
+  place = (k - 1) * share
+  return [max(0, 1 - abs(j - place)) for j in range(k)]
+
+
+def lower_ranks(k, share):
+  """Returns the weights of the lowest share * k ranks, the last in part."""
+  size = share * k
+  return [min(1, max(0, size - j)) / size for j in range(k)]
+
+
+def order_statistic(g, k):
+  return centered_of_ranks(g, quantile_ranks(k, Fraction(1, 2)))
+
+
+def pass_hat_k(g, k):
+  return centered_of_ranks(g, [1] + [0] * (k - 1))
+
+
+def f_grpo(g, k=None, gamma=1, threshold=1.0):
+  share_wrong = sum(x < threshold for x in g) / len(g)
+  return [share_wrong**gamma * a for a in grpo(g)]
+
+
 def mean_best_with(g, k):
   """Returns G_i: the mean of max_I g over the k-subsets that hold i."""
   per_sample = math.comb(len(g) - 1, k - 1)

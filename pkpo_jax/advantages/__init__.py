@@ -14,6 +14,7 @@ others.
 
 from typing import Literal, NamedTuple
 
+from pkpo_jax.advantages.order_statistics import order_statistic, pass_hat_k
 from pkpo_jax.advantages.passk_training import (
   passk_adaptive,
   passk_analytical,
@@ -24,6 +25,7 @@ from pkpo_jax.advantages.passk_training import (
 )
 from pkpo_jax.advantages.pkpo import pkpo, pkpo_centered, pkpo_loo, pkpo_loo_minus_one
 from pkpo_jax.advantages.relatives import (
+  f_grpo,
   grpo,
   max_at_k_off_policy,
   maxrl,
@@ -56,6 +58,9 @@ ADVANTAGES = Choices(
     'maxrl': maxrl,
     'tailrl': tailrl,
     'rs_grpo': rs_grpo,
+    'f_grpo': f_grpo,
+    'order_statistic': order_statistic,
+    'pass_hat_k': pass_hat_k,
     'max_at_k_off_policy': max_at_k_off_policy,
   }
 )

@@ -148,7 +148,7 @@ def passk_exceeding(
   Raises:
     ValueError: if a Python int k is outside [1, n].
   """
-  num_right = _count_right(groups.as_group(rewards, where), success_threshold)
+  num_right = groups.as_group(rewards, where).count_right(success_threshold)
   # With no right sample the logarithm is negative: leave such a group's scale at 1.
   scale = jnp.where(num_right > 0, 0.4 / jnp.log(jnp.maximum(num_right, 1) + 0.5), 1)
   return passk_analytical(rewards, k=k, where=where) * scale
@@ -172,7 +172,7 @@ def passk_combination(
     ValueError: if a Python int k is outside [1, n].
   """
   group = groups.as_group(rewards, where)
-  accuracy = _count_right(group, success_threshold) / group.count
+  accuracy = group.count_right(success_threshold) / group.count
   pass_k = passk_analytical(rewards, k=k, where=where)
   mixed = accuracy * pass_k + (1 - accuracy) * grpo(rewards, where=where)
   return jnp.where(group.allows(groups.check_k(k, group.n)), mixed, 0)
@@ -208,11 +208,6 @@ def passk_adaptive(
   pass_k = passk_analytical(rewards, k=k, where=where)
   mixed = jnp.where(is_uncertain[..., None], grpo(rewards, where=where), pass_k)
   return jnp.where(group.allows(groups.check_k(k, group.n)), mixed, 0)
-
-
-def _count_right(group: groups.Group, success_threshold: float) -> jax.Array:
-  """Returns `[..., 1]` float: samples whose reward is at least `success_threshold`."""
-  return group.sum((group.rewards >= success_threshold).astype(group.rewards.dtype))
 
 
 def _max_of_run(values: AnyArray, run_index: AnyArray) -> jax.Array:

@@ -70,6 +70,39 @@ def grpo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   return scaled * lax.rsqrt(jnp.where(variance > 0, variance, 1))
 
 
+def f_grpo(
+  rewards: Rewards,
+  *,
+  k: K | None = None,
+  gamma: float = 1.0,
+  success_threshold: float = 1.0,
+  where: Mask = None,
+) -> Advantages:
+  """Returns `grpo` times (1 - c/n)^gamma, c the number of right samples: less for easy prompts.
+
+  F-GRPO (arXiv 2602.06717).
+
+  Args:
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
+    k: unused.
+    gamma: at least 0; 0 is `grpo`.
+    success_threshold: a sample is right if its reward is at least this.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if gamma is negative.
+
+  >>> print(f_grpo(jnp.array([0., 1., 0., 1.])))
+  [-0.5  0.5 -0.5  0.5]
+  """
+  del k
+  if gamma < 0:
+    raise FieldError('gamma', f'expected a number >= 0, got {gamma!r}.')
+  group = groups.as_group(rewards, where)
+  share_wrong = 1 - group.count_right(success_threshold) / group.count
+  return share_wrong**gamma * grpo(rewards, where=where)
+
+
 def tzsm(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
   """Returns best minus second best: A = n (g_(n) - g_(n-1)) for the best sample, 0 for the rest.
 
