@@ -112,14 +112,14 @@ def test_limits(n):
 def test_given_weights_of_ranks():
   rewards = groups_of(6)
   median = order_statistic(rewards, k=4)
-  given = order_statistic(rewards, k=4, rank_weights=(0, 0.5, 0.5, 0))
+  given = order_statistic(rewards, k=4, rank_weights=(0.0, 0.5, 0.5, 0.0))
   np.testing.assert_array_equal(given, median)
   # The range of three: what no statistic has.
-  spread = order_statistic_at_k(rewards, 3, rank_weights=(-1, 0, 1))
+  spread = order_statistic_at_k(rewards, 3, rank_weights=(-1.0, 0.0, 1.0))
   expected = [float(oracles.of_ranks(list(g), [-1, 0, 1])) for g in rewards]
   np.testing.assert_allclose(spread, expected, rtol=2e-6, atol=2e-6)
   np.testing.assert_array_equal(
-    order_statistic(rewards, k=jnp.int32(3), rank_weights=(0, 1, 0, 0)), 0
+    order_statistic(rewards, k=jnp.int32(3), rank_weights=(0.0, 1.0, 0.0, 0.0)), 0
   )
 
 
@@ -157,11 +157,11 @@ def test_float32_error_against_exact_fractions(n, k, rank):
   [
     ({'statistic': 'mean'}, "statistic: expected one of .*, got 'mean'"),
     ({'statistic': 'quantile', 'share': 1.5}, r'share: expected a number in \[0, 1\], got 1.5'),
-    ({'statistic': 'lower_mean', 'share': 0}, r'share: expected a number in \(0, 1\], got 0'),
+    ({'statistic': 'lower_mean', 'share': 0.0}, r'share: expected a number in \(0, 1\], got 0.0'),
     ({'statistic': 'top_mean', 'num_top': 0}, 'num_top: expected at least 1, got 0'),
     ({'statistic': 'top_mean', 'num_top': 4}, 'num_top: expected at most k = 3, got 4'),
     ({'rank_weights': (1.0, 0.0)}, 'rank_weights: expected k = 3 numbers'),
-    ({'rank_weights': (1.0, 0.0, math.nan)}, 'rank_weights: expected k numbers'),
+    ({'rank_weights': (1.0, 0.0, math.nan)}, 'rank_weights: expected k finite numbers'),
   ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -181,8 +181,8 @@ def test_weights_add_up():
 
 def test_f_grpo_between_grpo_and_nothing():
   rewards = np.array([[0, 0, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1]], np.float32)
-  np.testing.assert_array_equal(f_grpo(rewards, gamma=0), grpo(rewards))
+  np.testing.assert_array_equal(f_grpo(rewards, gamma=0.0), grpo(rewards))
   scale = np.array([[0.75], [0.25], [0]]) ** 2
-  np.testing.assert_allclose(f_grpo(rewards, gamma=2), scale * grpo(rewards), rtol=1e-6)
-  with pytest.raises(ValueError, match='gamma: expected a number >= 0, got -1'):
-    f_grpo(rewards, gamma=-1)
+  np.testing.assert_allclose(f_grpo(rewards, gamma=2.0), scale * grpo(rewards), rtol=1e-6)
+  with pytest.raises(ValueError, match='gamma: expected a number >= 0, got -1.0'):
+    f_grpo(rewards, gamma=-1.0)

@@ -5,13 +5,11 @@ the weight of that rank. Not in the PKPO paper; OrderGrad (arXiv 2606.06096) has
 for one group of fixed size. As everywhere, A_i is for a loss that averages over samples.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
 from pkpo_jax import groups, weights
-from pkpo_jax.ranks import weights_of_ranks
+from pkpo_jax.ranks import RankWeights, weights_of_ranks
 from pkpo_jax.typing import Advantages, K, Mask, Rewards
 
 
@@ -22,7 +20,7 @@ def order_statistic(
   statistic: str = 'median',
   share: float = 0.5,
   num_top: int = 1,
-  rank_weights: Sequence[float] | None = None,
+  rank_weights: RankWeights | None = None,
   where: Mask = None,
 ) -> Advantages:
   """Returns centered advantages, unbiased for a mean of order statistics of k samples.
