@@ -295,8 +295,8 @@ def draw(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
   for axis in axes.flat:
     axis.set_visible(axis.has_data())
   for axis in (axes[0, 0], axes[1, 0], axes[2, 0], axes[2, 4]):
-    if axis.lines:
-      axis.legend(fontsize=8)
+    if axis.lines:  # In the first, between the advantages and the rest.
+      axis.legend(fontsize=8, loc=(0.38, 0.2) if axis is axes[0, 0] else 'best')
   style.save(figure, path)
 
 
