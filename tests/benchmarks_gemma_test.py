@@ -200,12 +200,15 @@ def test_scaling(tmp_path, monkeypatch):
   for row in tables['sweeps']:
     parts = [float(row[name]) for name in scaling.TIMES[:-1]]
     assert min(parts) > 0 and 0 < float(row['estimator_share']) < 1
-  # k is traced, so it plans nothing anew; more samples need more memory.
-  for name in scaling.MEMORY:
-    assert by_k[0][name] == by_k[1][name]
-  assert float(by_n[0]['update_mib']) < float(by_n[1]['update_mib'])
-  slopes = {(row['varied'], row['over']): row for row in tables['slopes']}
-  assert float(slopes['k', 'all']['update_mib']) == 0 < float(slopes['n', 'all']['update_mib']) < 1
+  # More samples need more memory, but parameters and prompts are there once.
+  fewer, more = (float(row['update_mib']) for row in by_n)
+  slopes = {(row['varied'], row['over']): float(row['update_mib']) for row in tables['slopes']}
+  assert slopes['n', 'all'] == pytest.approx(np.log2(more / fewer), abs=1e-3)
+  assert 0 < slopes['n', 'all'] < 1
+  targets = {row['target']: row for row in tables['targets']}
+  share = max(float(row['estimator_share']) for row in by_n)
+  reached = targets['largest share of the estimator over n']['reached']
+  assert reached == ('yes' if share <= scaling.MOST_SHARE else 'no')
 
 
 def test_the_slope_is_the_exponent():
