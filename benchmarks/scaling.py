@@ -317,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   base, sweeps, devices, processes = Point(), SWEEPS, (2, 4, 8), (1, 2, 4)
   if options.quick:
-    base, sweeps, devices, processes = QUICK_BASE, QUICK_SWEEPS, (2,), (1, 2)
+    base, sweeps, devices, processes = QUICK_BASE, QUICK_SWEEPS, (2,), (2,)
     options.preset, options.turns, options.runs, options.steps = 'gemma2_micro', 2, 1, 4
   preset = options.preset
   header = common.describe(
