@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import sys
 import textwrap
 import time
@@ -17,8 +18,10 @@ from benchmarks import (
   packing,
   rl_step,
   rollout,
+  scaling,
   turns,
   update_padding,
+  weak_scaling,
 )
 from pkpo_jax import session
 from pkpo_jax.policies import POLICIES
@@ -180,6 +183,59 @@ def test_packing(tmp_path):
   assert (half['dtype'], half['cache_dtype']) == ('float32', 'bfloat16')
   assert float(half['cache_mib']) == pytest.approx(float(whole['cache_mib']) / 2, rel=1e-3)
   assert float(whole['max_difference']) < 1e-4 < float(half['max_difference']) < 0.1
+
+
+def test_scaling(tmp_path, monkeypatch):
+  subject_of = scaling.subject_of
+  monkeypatch.setattr(scaling, 'subject_of', lambda *sizes: subject_of(*sizes).with_layers(1))
+  monkeypatch.setattr(scaling, 'QUICK_SWEEPS', {'k': (1, 2), 'n': (2, 4)})
+  scaling.main(['--quick', '--parts', 'sweeps', '--outdir', str(tmp_path)])
+  tables = read(tmp_path / 'scaling_cpu.csv')
+  assert (tmp_path / 'scaling_cpu.png').stat().st_size > 1000
+  by_k, by_n = tables['sweeps'][:2], tables['sweeps'][2:]
+  sizes = [[row[name] for name in scaling.Point._fields] for row in tables['sweeps']]
+  # One thing varies, around a base point that both sweeps share.
+  assert sizes[1] == sizes[3] == list(map(str, scaling.QUICK_BASE))
+  assert [row['k'] for row in by_k] == ['1', '2'] and [row['n'] for row in by_n] == ['2', '4']
+  for row in tables['sweeps']:
+    parts = [float(row[name]) for name in scaling.TIMES[:-1]]
+    assert min(parts) > 0 and 0 < float(row['estimator_share']) < 1
+  # More samples need more memory, but parameters and prompts are there once.
+  fewer, more = (float(row['update_mib']) for row in by_n)
+  slopes = {(row['varied'], row['over']): float(row['update_mib']) for row in tables['slopes']}
+  assert slopes['n', 'all'] == pytest.approx(np.log2(more / fewer), abs=1e-3)
+  assert 0 < slopes['n', 'all'] < 1
+  targets = {row['target']: row for row in tables['targets']}
+  share = max(float(row['estimator_share']) for row in by_n)
+  reached = targets['largest share of the estimator over n']['reached']
+  assert reached == ('yes' if share <= scaling.MOST_SHARE else 'no')
+
+
+def test_the_slope_is_the_exponent():
+  sizes = np.array([1, 2, 4, 8])
+  assert scaling.slope(sizes, 3 * sizes**1.5) == pytest.approx(1.5)
+  assert scaling.slope(sizes, [5, 5, 5, 5]) == 0
+
+
+def test_weak_scaling_is_relative_to_the_cores_there_are(tmp_path, monkeypatch):
+  # A step of one process takes a second, of two on two cores 1.25, of four on them 2.5.
+  seconds = {1: 1.0, 2: 1.25, 4: 2.5}
+  part = lambda count, share: share * seconds[count]
+  steps = lambda count: [{'time/rollout_s': part(count, 0.25), 'time/update_s': part(count, 0.75)}]
+  monkeypatch.setattr(weak_scaling, 'train', lambda config, fields, count, *_: steps(count))
+  monkeypatch.setattr(weak_scaling.os, 'sched_getaffinity', lambda _: {0, 1})
+  rows = weak_scaling.rows('', {}, (1, 2, 4), prompts=8, num_steps=4, turns=2)
+  assert [row['prompts'] for row in rows] == [8, 16, 32]
+  assert [row['prompts_per_s'] for row in rows] == [8, 12.8, 12.8]
+  assert [row['efficiency'] for row in rows] == pytest.approx([1, 0.8, 0.8])
+  lines = [{'step': 0, 'eval/pass@1': 0.5}]
+  lines += [
+    {'step': i, 'train/loss': 1.0, 'time/update_s': float(i), 'time/tokens_per_s': 100.0}
+    for i in range(4)
+  ]
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  times = weak_scaling.times(tmp_path / 'metrics.jsonl')
+  assert times == [{'time/update_s': 2.0}, {'time/update_s': 3.0}]  # Not those that compile.
 
 
 def test_log_prob_memory(tmp_path):
