@@ -11,7 +11,8 @@ GPU, from the root of the repository:
 
 Each cell of the table runs in a process of its own, so that its peak memory is its own; a cell
 that fails, for want of memory say, is named in the table, and the rest go on. Results are rewritten
-after every cell, to OUTDIR/gemma2_BACKEND.csv, .md. `--tiny` runs it all on a CPU in a minute.
+after every cell, to OUTDIR/gemma2_BACKEND.csv, .md. `--profile FOLDER` also traces one call of each
+cell, for TensorBoard or Perfetto. `--tiny` runs it all on a CPU in a minute.
 """
 
 import argparse
@@ -68,6 +69,15 @@ def best_seconds(call, repeats: int) -> float:
     jax.block_until_ready(call())
     times.append(time.perf_counter() - start)
   return min(times)
+
+
+def trace(call, kind: str, workload: dict) -> None:
+  """Writes a profile of one call to the folder that is asked for, if any."""
+  if workload['profile'] is None:
+    return
+  shape = 'x'.join(str(workload[name]) for name in ('num_prompts', 'num_samples', 'new_tokens'))
+  with jax.profiler.trace(f'{workload["profile"]}/{kind}_{shape}'):
+    jax.block_until_ready(call())
 
 
 class Machine:
@@ -152,6 +162,7 @@ class Decode:
     start = time.perf_counter()
     assert np.all(sample(workload['new_tokens']).completion_mask)
     first_call_s = time.perf_counter() - start
+    trace(lambda: sample(workload['new_tokens']), 'decode', workload)
     return {
       'first_call_s': first_call_s,
       'call_s': best_seconds(lambda: sample(workload['new_tokens']), workload['repeats']),
@@ -232,6 +243,7 @@ class Update:
     start = time.perf_counter()
     jax.block_until_ready(update())
     first_call_s = time.perf_counter() - start
+    trace(update, 'update', workload)
     return {
       'first_call_s': first_call_s,
       'update_s': best_seconds(update, workload['repeats']),
@@ -294,6 +306,7 @@ def cells(options) -> Iterator[tuple[str, Row]]:
     'preset': 'gemma2_tiny' if options.tiny else 'gemma2_2b',
     'prompt_length': 8 if options.tiny else PROMPT_LENGTH,
     'lora_rank': options.lora_rank,
+    'profile': None if options.profile is None else str(options.profile.absolute()),
     'log_prob_chunk': 16,
     'microbatch_tokens': 64 if options.tiny else options.microbatch_tokens,
     'repeats': 3 if options.tiny else options.repeats,
@@ -348,6 +361,7 @@ def main(arguments: Sequence[str] | None = None):
     '--only', nargs='+', choices=('decode', 'update'), default=('decode', 'update')
   )
   parser.add_argument('--lora_rank', type=int, help='train adapters in place of all weights')
+  parser.add_argument('--profile', type=pathlib.Path, help='folder of a trace of each cell')
   parser.add_argument('--microbatch_tokens', type=int, default=16384)
   parser.add_argument('--repeats', type=int, default=3)
   parser.add_argument('--outdir', type=pathlib.Path, default=common.FOLDER / 'results')

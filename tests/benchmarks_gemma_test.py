@@ -252,7 +252,10 @@ def test_log_prob_memory(tmp_path):
 
 
 def test_gemma2_gpu(in_this_process, tmp_path):
-  gemma2_gpu.main(['--tiny', '--outdir', str(tmp_path)])
+  profile = tmp_path / 'profile'
+  gemma2_gpu.main(['--tiny', '--outdir', str(tmp_path), '--profile', str(profile)])
+  assert {path.name for path in profile.iterdir()} == {'decode_2x2x32', 'update_2x2x32'}
+  assert len(list(profile.rglob('*.xplane.pb'))) == 2
   tables = read(tmp_path / 'gemma2_cpu.csv')
   (machine,), (decode,), (update,) = tables['machine'], tables['decode'], tables['update']
   assert decode['note'] == update['note'] == ''
