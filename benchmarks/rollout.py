@@ -41,6 +41,12 @@ CANDIDATES = {
     'products with weights of all layers and the unembedding, jitted',
   ),
   OURS: ('ours:Sampler', None, 'LanguageModel.sample, jitted; log-probabilities included'),
+  'python loop': (
+    'python_loop:Sampler',
+    None,
+    'the model of pkpo_jax, a jitted step a token called from Python, as lmpo does it; no '
+    'log-probabilities; each prompt n times',
+  ),
   'gemma': (
     'gemma_library:Sampler',
     None,

@@ -52,9 +52,10 @@ class InThisProcess:
       getattr(self._candidate, 'close', lambda: None)()
 
   def call(self):
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     found = self._candidate() or {}
-    return {'seconds': time.perf_counter() - start, **found}
+    cpu_seconds = time.process_time() - cpu_start
+    return {'seconds': time.perf_counter() - start, 'cpu_seconds': cpu_seconds, **found}
 
   def ask(self, method, *arguments):
     return getattr(self._candidate, method)(*arguments)
@@ -81,11 +82,12 @@ def test_rollout(in_this_process, tmp_path):
   rollout.main(['--quick', '--outdir', str(tmp_path)])
   rows = {row['candidate']: row for row in read(tmp_path / 'rollout_cpu.csv')['rollout']}
   assert list(rows) == list(rollout.CANDIDATES)
-  for name in (rollout.LIMIT, rollout.OURS, 'gemma'):
+  for name in (rollout.LIMIT, rollout.OURS, 'python loop', 'gemma'):
     assert float(rows[name]['tokens_per_s']) > 0 and not rows[name]['note']
   assert float(rows[rollout.OURS]['it/ours']) == float(rows[rollout.LIMIT]['share_of_limit']) == 1
   # The gemma library and this one run one function of one set of weights.
   assert float(rows['gemma']['same_greedy']) == 1
+  assert float(rows['python loop']['same_greedy']) == 1
   assert rows['transformers']['note'].startswith('not run: ')
   assert rows['transformers']['tokens_per_s'] == ''
 
@@ -97,13 +99,20 @@ def test_training_step(in_this_process, tmp_path, monkeypatch):
   monkeypatch.setattr(session, 'progress', progress)  # As it was for other tests, whatever happens.
   rl_step.main(['--quick', '--outdir', str(tmp_path)])
   tables = read(tmp_path / 'rl_step_cpu.csv')
-  steps = {row['candidate']: row for row in tables['step']}
-  assert list(steps) == list(rl_step.CANDIDATES)
-  assert float(steps[rl_step.OURS]['warm_s']) > 0
+  steps = {(row['case'], row['candidate']): row for row in tables['step']}
+  assert [row['case'] for row in tables['cases']] == list(rl_step.QUICK) == ['equal', 'log-normal']
+  for name, case in rl_step.QUICK.items():
+    row = steps[name, rl_step.OURS]
+    assert float(row['warm_s']) > 0 and float(row['it/ours']) == float(row['cpu/ours']) == 1
+    lengths = case.workload(rl_step.OURS)['lengths']
+    num_tokens = 2 * 2 * case.new_tokens if lengths is None else np.sum(lengths)
+    assert int(row['num_tokens']) == num_tokens, 'completions end where they should'
   milliseconds = {row['phase']: float(row['ms']) for row in tables['pieces']}
   assert set(milliseconds) == {*rl_step.PHASES, 'outside the model', 'all'}
   assert all(ms > 0 for ms in milliseconds.values())
-  assert [row['bound'] for row in tables['targets']] == ['<= 0.05', '<= 0.005']
+  bounds = {row['target']: row['bound'] for row in tables['targets']}
+  assert bounds['equal: share of a step: outside the model'] == '<= 0.05'
+  assert bounds['equal: share of a step: advantages'] == '<= 0.005'
   assert session.progress is progress, 'the loop is as it was'
 
 
@@ -115,6 +124,20 @@ def test_shares_of_a_step():
   shares = {row['phase']: row['share'] for row in rl_step.piece_rows(replies)}
   assert shares['outside the model'] == pytest.approx(0.3)
   assert shares['advantages'] == pytest.approx(0.05) and shares['all'] == 1
+
+
+def test_targets_are_those_of_the_fastest_settings():
+  rows = [
+    {'candidate': rl_step.OURS, 'it/ours': 1.0, 'cpu/ours': 1.0},
+    {'candidate': rl_step.TUNIX[0], 'it/ours': 5.0, 'cpu/ours': 3.0},
+    {'candidate': rl_step.TUNIX[2], 'it/ours': 4.0, 'cpu/ours': 6.0},
+    {'candidate': rl_step.TUNIX[1], 'note': 'not run: ...'},
+  ]
+  case = rl_step.CASES['log-normal, 128 tokens']
+  found = list(rl_step.target_rows('spread', case, rows, []))
+  assert [row['measured'] for row in found] == [4.0, 3.0]
+  assert [row['bound'] for row in found] == ['>= 4', '>= 4']
+  assert [row['reached'] for row in found] == ['yes', 'no']
 
 
 def test_layer_scan(tmp_path):
@@ -313,7 +336,7 @@ def test_candidates_take_turns(stub):
     assert a.ask('add', 1, 2) == 3
   assert [reply['calls'] for reply in replies['a'] + replies['b']] == [1, 2, 11, 12]
   assert turns.median(replies['b'], 'calls') == 11.5
-  assert all(reply['seconds'] > 0 for reply in replies['a'])
+  assert all(reply['seconds'] > 0 and reply['cpu_seconds'] >= 0 for reply in replies['a'])
 
 
 def test_a_missing_candidate_says_why(stub):

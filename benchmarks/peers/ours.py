@@ -17,12 +17,19 @@ from pkpo_jax.types import Prompts
 ABOUT = {'versions': f'pkpo_jax {pkpo_jax.__version__}, jax {jax.__version__}'}
 
 
-def policy(workload, make=LanguageModel, temperature=1.0, log_prob_chunk=None):
+def policy(
+  workload,
+  make=LanguageModel,
+  temperature=1.0,
+  log_prob_chunk=None,
+  stop_id=tiny_gemma2.NEVER,
+  num_packings=None,
+):
   """Returns the tiny Gemma-2, a policy, in float32 and without recomputation."""
   sizes = workload['sizes']
   models.PRESETS['benchmark'] = 'gemma2'
   gemma.PRESETS['benchmark'] = gemma_library.config(sizes)
-  tokenizer = types.SimpleNamespace(vocab_size=sizes['vocab_size'], stop_ids=(tiny_gemma2.NEVER,))
+  tokenizer = types.SimpleNamespace(vocab_size=sizes['vocab_size'], stop_ids=(stop_id,))
   return make(
     types.SimpleNamespace(tokenizer=tokenizer),
     preset='benchmark',
@@ -35,6 +42,7 @@ def policy(workload, make=LanguageModel, temperature=1.0, log_prob_chunk=None):
     top_k=None,
     top_p=None,
     log_prob_chunk=log_prob_chunk or workload['new_tokens'],
+    num_packings=num_packings,
   )
 
 

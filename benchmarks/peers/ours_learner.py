@@ -1,5 +1,6 @@
 """pkpo_jax: its training loop, whole and in pieces."""
 
+import copy
 import pathlib
 import tempfile
 import time
@@ -9,7 +10,8 @@ import numpy as np
 
 import pkpo_jax.session
 import pkpo_jax.train
-from benchmarks.peers import gate, ours
+from benchmarks import packing
+from benchmarks.peers import gate, ours, tiny_gemma2
 from configs import default
 from pkpo_jax import sharding
 from pkpo_jax.curves import group_metrics, outcomes_of
@@ -31,6 +33,7 @@ class Task(DrawnTask):
   """Random prompts; the reward is worked out on the host: whether most tokens are small."""
 
   completions = COMPLETIONS
+  num_tokens = 0  # Of the completions that were graded last.
 
   def __init__(self, vocab_size: int, prompt_length: int):
     self._vocab_size, self._prompt_length = vocab_size, prompt_length
@@ -44,27 +47,43 @@ class Task(DrawnTask):
 
   def grade(self, prompts, rollout, key):
     tokens = np.asarray(rollout.completions)
+    Task.num_tokens = int(np.sum(rollout.completion_mask))
     is_right = (np.mean(tokens < self._vocab_size / 2, axis=-1) > 0.5).astype(np.float32)
     return Grades(rewards=is_right, successes=is_right)
 
 
 class Policy(LanguageModel):
-  """LanguageModel that starts from the weights of the benchmark."""
+  """LanguageModel that starts from the weights of the benchmark.
+
+  Where the workload has lengths, the stop token is forced where a completion has its length: while
+  sampling alone, as the update is given the tokens.
+  """
 
   completions = COMPLETIONS
 
   def init(self, key):
     return ours.params(self.workload)
 
+  def sample(self, params, prompts, num_samples, key):
+    if self.workload['lengths'] is None:
+      return super().sample(params, prompts, num_samples, key)
+    # An evaluation has fewer prompts and samples.
+    lengths = np.array(self.workload['lengths'])[: len(prompts.ids), :num_samples]
+    forced = copy.copy(self)
+    forced.model = packing.ForcedLengths(self.model, lengths, tiny_gemma2.STOP_ID)
+    return LanguageModel.sample(forced, params, prompts, num_samples, key)
+
 
 def config(workload):
-  """Returns the config of a training run: the defaults, but for task, policy and sizes."""
+  """Returns the config of a training run: the defaults, but for what the workload says."""
 
   class OfWorkload(Policy):
     """The policy of this workload, which is no part of the config."""
 
     def __init__(self, task):
-      ours.policy(workload, super().__init__)
+      stop_id = tiny_gemma2.NEVER if workload['lengths'] is None else tiny_gemma2.STOP_ID
+      num_packings = workload['num_packings']
+      ours.policy(workload, super().__init__, stop_id=stop_id, num_packings=num_packings)
       self.workload = workload
 
   TASKS['benchmark'], POLICIES['benchmark'] = Task, OfWorkload
@@ -79,6 +98,7 @@ def config(workload):
   run.rollout.num_prompts = workload['num_prompts']
   run.rollout.num_samples = workload['num_samples']
   run.advantage.k = workload['num_samples'] // 2
+  run.loss.update(workload['loss'])
   run.optimizer.learning_rate = workload['learning_rate']
   run.eval.num_prompts, run.eval.num_samples = 2, 2
   run.eval.ks = (1, 2)
@@ -102,6 +122,7 @@ class Learner:
 
   def __call__(self):
     self._gate.step()
+    return {'num_tokens': Task.num_tokens}
 
   def close(self):
     self._gate.close()

@@ -19,6 +19,8 @@ SIZES = {
 SMALLEST = SIZES | {'width': 32, 'hidden': 64, 'num_layers': 2, 'head_dim': 8, 'window': 8}
 # No token has this id, so that no completion stops early.
 NEVER = -1
+# The token that ends a completion where a workload has lengths.
+STOP_ID = 1
 
 
 def weights(sizes, seed=0):
