@@ -14,7 +14,6 @@ from jaxtyping import Float, Shaped
 
 from pkpo_jax import groups, ranks, weights
 from pkpo_jax.errors import FieldError, FieldTypeError, expect
-from pkpo_jax.ranks import RankWeights
 from pkpo_jax.typing import AnyArray, K, Mask, PerGroup, Rewards
 from pkpo_jax.weights import subset_weights
 
@@ -58,7 +57,7 @@ def order_statistic_at_k(
   statistic: str = 'median',
   share: float = 0.5,
   num_top: int = 1,
-  rank_weights: RankWeights | None = None,
+  rank_weights: tuple[float, ...] | None = None,
   where: Mask = None,
 ) -> PerGroup:
   """Returns the unbiased estimate of E[sum_j a_j g_(j:k)], g_(j:k) the j-th smallest of k rewards.

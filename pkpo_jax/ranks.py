@@ -1,17 +1,11 @@
 """What the ranks among k samples count for: the a_j of sum_j a_j g_(j:k), g_(1:k) the smallest."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from pkpo_jax.errors import Choices, expect
 from pkpo_jax.typing import K
-
-# a_1..a_k, smallest first.
-RankWeights = Float[np.ndarray, 'k'] | Sequence[float | int]
 
 
 def _max(j, k, share, num_top):
@@ -65,7 +59,7 @@ def weights_of_ranks(
   *,
   share: float,
   num_top: int,
-  rank_weights: RankWeights | None,
+  rank_weights: tuple[float, ...] | None,
 ) -> jax.Array:
   """Returns a_1..a_k as `[n]` float32, 0 beyond k; all 0 for a traced k they are not defined for.
 
@@ -94,8 +88,7 @@ def weights_of_ranks(
     found = STATISTICS[statistic](j, k, share, num_top) * (j <= k)
     return jnp.where(is_defined, found, 0).astype(jnp.float32)
   given = np.asarray(rank_weights, np.float32)
-  is_list = given.ndim == 1 and bool(np.all(np.isfinite(given)))
-  expect(is_list, 'rank_weights', 'k finite numbers', rank_weights)
+  expect(bool(np.all(np.isfinite(given))), 'rank_weights', 'k finite numbers', rank_weights)
   if k_is_known:
     expect(len(given) == k, 'rank_weights', f'k = {k} numbers', rank_weights)
   expect(len(given) <= n, 'rank_weights', f'at most n = {n} numbers', rank_weights)

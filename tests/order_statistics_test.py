@@ -12,6 +12,7 @@ import pytest
 from advantage_cases import groups_of
 from advantages_unbiased_test import ARM_REWARDS, LOGITS, expected_gradient, outcomes_of, softmax
 
+from configs import bandit
 from pkpo_jax import (
   STATISTICS,
   f_grpo,
@@ -25,6 +26,7 @@ from pkpo_jax import (
   rloo,
 )
 from pkpo_jax.ranks import weights_of_ranks
+from pkpo_jax.run import make_run
 
 THIRD = Fraction(1, 3)
 # Options and a_1..a_k, exactly.
@@ -148,7 +150,9 @@ def test_float32_error_against_exact_fractions(n, k, rank):
   expected = np.empty(n)
   expected[order] = k / (n - 1) * (gained - lost)
   a = np.arange(1, k + 1) == rank
-  actual = np.asarray(order_statistic(rewards, k=k, rank_weights=a.astype(float)), np.float64)
+  actual = np.asarray(
+    order_statistic(rewards, k=k, rank_weights=tuple(a.astype(float))), np.float64
+  )
   assert np.linalg.norm(actual - expected) < 2e-6 * np.linalg.norm(expected)
 
 
@@ -168,6 +172,32 @@ def test_wrong_arguments_are_named(arguments, message):
   for fn in (order_statistic, order_statistic_at_k):
     with pytest.raises(ValueError, match=message):
       fn(np.zeros(6), k=3, **arguments)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'name': 'order_statistic', 'statistic': 'lower_mean', 'share': 0.25},
+    {'name': 'order_statistic', 'rank_weights': (0.5, 0.0, 0.5)},
+    {'name': 'pass_hat_k'},
+    {'name': 'f_grpo', 'gamma': 0.5},
+  ],
+)
+def test_configs_take_them(fields):
+  config = bandit.get_config()
+  config.advantage = {'k': 3, 'schedule': config.advantage.schedule, **fields}
+  run = make_run(config)
+  assert {n: run.settings.advantage.options[n] for n in fields if n != 'name'} == {
+    n: x for n, x in fields.items() if n != 'name'
+  }
+
+
+def test_a_config_with_more_than_k_is_refused():
+  config = bandit.get_config()
+  fields = {'name': 'order_statistic', 'statistic': 'top_mean', 'num_top': 4}
+  config.advantage = {'k': 3, 'schedule': config.advantage.schedule, **fields}
+  with pytest.raises(ValueError, match='advantage.num_top: expected at most k = 3, got 4'):
+    make_run(config)
 
 
 def test_weights_add_up():

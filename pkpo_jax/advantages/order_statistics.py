@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pkpo_jax import groups, weights
-from pkpo_jax.ranks import RankWeights, weights_of_ranks
+from pkpo_jax.ranks import weights_of_ranks
 from pkpo_jax.typing import Advantages, K, Mask, Rewards
 
 
@@ -20,7 +20,7 @@ def order_statistic(
   statistic: str = 'median',
   share: float = 0.5,
   num_top: int = 1,
-  rank_weights: RankWeights | None = None,
+  rank_weights: tuple[float, ...] | None = None,
   where: Mask = None,
 ) -> Advantages:
   """Returns centered advantages, unbiased for a mean of order statistics of k samples.
