@@ -101,8 +101,8 @@ def watch(
           'minutes': (time.monotonic() - begin) / 60,
           'step': last_step(workdir),
           **held(process.pid, pids),
-          'temporary_files': _num_files(temporary),
-          'workdir_mib': sum(p.stat().st_size for p in _files(workdir)) / MIB,
+          'temporary_files': len(_sizes(temporary)),
+          'workdir_mib': sum(_sizes(workdir)) / MIB,
         }
       )
       time.sleep(every_s)
@@ -115,7 +115,7 @@ def watch(
     'steps': last_step(workdir),
     'exit_code': exit_code,
     'seconds_to_stop': time.monotonic() - stopped,
-    'temporary_files': _num_files(temporary),
+    'temporary_files': len(_sizes(temporary)),
     'processes_left': sum(pathlib.Path(f'/proc/{pid}').exists() for pid in seen),
   }
   return curve, end
@@ -183,16 +183,13 @@ def _status(folder: pathlib.Path) -> dict[str, str]:
   return {name: value.strip() for name, _, value in (line.partition(':') for line in lines)}
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _sizes(folder: pathlib.Path) -> list[int]:
+  """Returns the bytes of each file below a folder in which others make and delete files."""
   while True:
     try:
-      return [path for path in folder.rglob('*') if path.is_file()]
+      return [path.stat().st_size for path in folder.rglob('*') if path.is_file()]
     except FileNotFoundError:
-      continue  # A checkpoint was deleted under the walk.
-
-
-def _num_files(folder: pathlib.Path) -> int:
-  return len(_files(folder))
+      continue  # Such as a checkpoint that was deleted under the walk.
 
 
 def growth(curve: Sequence[Row]) -> list[Row]:

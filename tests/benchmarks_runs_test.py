@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -24,6 +25,20 @@ def test_a_run_is_watched_and_stopped(tmp_path):
     assert row['mappings'] > 100 and row['workdir_mib'] > 0
   soak.draw(curve, tmp_path / 'soak.png')
   assert (tmp_path / 'soak.png').stat().st_size > 10_000
+
+
+def test_files_that_go_away_meanwhile(tmp_path, monkeypatch):
+  for name in 'abc':
+    (tmp_path / name).write_text(name)
+  stat = pathlib.Path.stat
+
+  def delete_once(path, **options):
+    if path.name == 'b':
+      path.unlink(missing_ok=True)
+    return stat(path, **options)
+
+  monkeypatch.setattr(pathlib.Path, 'stat', delete_once)
+  assert soak._sizes(tmp_path) == [1, 1]
 
 
 def test_growth_is_a_slope():
