@@ -14,7 +14,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
   {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
-  {'types', 'weights', 'groups'},
+  {'types', 'weights', 'groups', 'ranks'},
   {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
   {'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
@@ -29,7 +29,7 @@ LAYERS = [
   {'evaluate', 'export', 'main', 'plan'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
-KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'estimators', 'advantages'}
+KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}
 KERNELS |= {'intervals', 'losses', 'schedules'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
 OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
