@@ -296,7 +296,7 @@ def measure(kind: str, workload: dict) -> Row:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = next((line for line in lines if 'RESOURCE_EXHAUSTED' in line), lines[-1])
     return {'note': f'failed: {why[:100]}'}
-  del found['seconds']
+  del found['seconds'], found['cpu_seconds']
   return found
 
 
