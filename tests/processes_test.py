@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.interruptions import command_process
+from tests.interruptions import command_process, verifiers_of
 from tests.ports import free_port
 
 # So long that a signal in the middle comes before the end.

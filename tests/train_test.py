@@ -205,7 +205,8 @@ def test_ppo_learns_from_several_updates_a_step(sequences, tmp_path):
 
 @pytest.mark.parametrize('name', sorted(ADVANTAGES))
 def test_every_advantage_gets_what_it_asks_for(name):
-  run = make_run(_small(**{'advantage.name': name, 'advantage.k': 4}))
+  # Of few right samples pass^k learns at a small k alone.
+  run = make_run(_small(**{'advantage.name': name, 'advantage.k': 2}))
   params = run.policy.init(jax.random.key(0))
   keys = jax.random.split(jax.random.key(1), 4)
   prompts = run.task.prompts(0, 8, keys[0])
