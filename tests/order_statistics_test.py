@@ -132,6 +132,8 @@ def test_all_right():
       for k in range(1, n + 1):
         expected = math.comb(c, k) / math.comb(n, k)
         assert float(min_at_k(rewards, k)) == pytest.approx(expected, abs=1e-6)
+        if k < n:
+          assert bool(np.any(pass_hat_k(rewards, k=k))) == (k <= c < n)
 
 
 @pytest.mark.parametrize('n, k, rank', [(4096, 8, 1), (4096, 64, 32), (1024, 1000, 500)])

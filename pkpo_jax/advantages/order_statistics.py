@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pkpo_jax import groups, weights
+from pkpo_jax.advantages.pkpo import gains_less_losses
 from pkpo_jax.ranks import weights_of_ranks
 from pkpo_jax.typing import Advantages, K, Mask, Rewards
 
@@ -64,7 +65,7 @@ def pass_hat_k(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns centered advantages, unbiased for pass^k: that all of k samples are right.
 
   For rewards other than 0 and 1 it is E[min of k rewards]. `order_statistic` with 'min', and minus
-  `pkpo_centered` of the negated rewards. With c right samples of n it is 0 for all where c < k - 1.
+  `pkpo_centered` of the negated rewards. With c right samples of n it is 0 for all where c < k.
 
   Args:
     rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
@@ -85,10 +86,6 @@ def _centered(group: groups.Group, a: jax.Array, k: jax.Array) -> jax.Array:
   ranked = groups.order(group)
   dtype = group.rewards.dtype
   c = weights.rank_weights(a, k, num_valid=group.num_valid, dtype=dtype, between=True)
-  weighted_gaps = c * ranked.gaps()
-  t = jnp.arange(1, group.n + 1, dtype=dtype)
-  gained = t * weighted_gaps
-  gained = groups.cumulative_sum(gained) - gained
-  lost = groups.cumulative_sum((group.count - t) * weighted_gaps, reverse=True)
-  advantages = ranked.to_samples(gained - lost) * k / jnp.maximum(group.count - 1, 1)
+  gains = gains_less_losses(group, ranked, c)
+  advantages = gains * k / jnp.maximum(group.count - 1, 1)
   return group.mask(jnp.where(group.allows(k, below_n=True), advantages, 0))

@@ -145,12 +145,19 @@ def excess_over_mean_max(
   over all of them. The one difference behind `pkpo_centered` and `passk_analytical`, as
   sum_{t < i} (t/k) v_t D_t - sum_{t >= i} ((n-t)/k) v_t D_t, which does not cancel.
   """
-  weighted_gaps = v * ranked.gaps()
+  return gains_less_losses(group, ranked, v) / jnp.maximum(k, 1)
+
+
+def gains_less_losses(
+  group: groups.Group, ranked: groups.Order, gap_weights: jax.Array
+) -> jax.Array:
+  """Returns sum_{t < i} t w_t D_t - sum_{t >= i} (n-t) w_t D_t for each sample i, `[..., n]`."""
+  weighted_gaps = gap_weights * ranked.gaps()
   t = jnp.arange(1, group.n + 1, dtype=weighted_gaps.dtype)
   gained = t * weighted_gaps
   gained = groups.cumulative_sum(gained) - gained
   lost = groups.cumulative_sum((group.count - t) * weighted_gaps, reverse=True)
-  return ranked.to_samples(gained - lost) / jnp.maximum(k, 1)
+  return ranked.to_samples(gained - lost)
 
 
 @jax.jit
