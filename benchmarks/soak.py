@@ -25,10 +25,11 @@ from benchmarks import common
 from benchmarks.common import Row
 
 MIB = 2**20
-# Column -> what its axis says.
+# Column -> what its axis says. Memory without pages of files and of shared memory, which the kernel
+# takes and gives back as it likes; without swap, nothing but the process lets go of the others.
 WATCHED = {
-  'main_mib': 'resident memory of the trainer, MiB',
-  'workers_mib': 'resident memory of its workers, MiB',
+  'main_mib': 'anonymous memory of the trainer, MiB',
+  'workers_mib': 'anonymous memory of its workers, MiB',
   'handles': 'open file handles, all processes',
   'threads': 'threads, all processes',
   'mappings': 'memory mappings of the trainer',
@@ -161,10 +162,10 @@ def held(pid: int, workers: Sequence[int]) -> Row:
   for process in (pid, *workers):
     folder = pathlib.Path(f'/proc/{process}')
     fields = _status(folder)
-    if not fields or 'VmRSS' not in fields:
+    if not fields or 'RssAnon' not in fields:
       continue  # It has ended in the meantime.
     column = 'main_mib' if process == pid else 'workers_mib'
-    row[column] += int(fields['VmRSS'].split()[0]) / 1024
+    row[column] += int(fields['RssAnon'].split()[0]) / 1024
     row['threads'] += int(fields['Threads'])
     try:
       row['handles'] += len(list((folder / 'fd').iterdir()))
