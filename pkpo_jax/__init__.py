@@ -9,7 +9,7 @@ other libraries hand them over, would be taken for one group of P * n samples: r
 
 from pkpo_jax import losses, schedules
 from pkpo_jax.advantages import *  # noqa: F403 Every advantage, under its name.
-from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
+from pkpo_jax.advantages import ADVANTAGES, FROM_ROLLOUT, REQUIREMENTS
 from pkpo_jax.estimators import (
   max_at_k,
   min_at_k,
@@ -28,6 +28,7 @@ from pkpo_jax.intervals import (
   paired_interval,
 )
 from pkpo_jax.ranks import STATISTICS
+from pkpo_jax.reweighting import WeightCurve, weight_curve
 from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.weights import subset_weights
 
@@ -36,10 +37,12 @@ __version__ = '0.1.0'
 __all__ = [
   *ADVANTAGES,
   'ADVANTAGES',
+  'FROM_ROLLOUT',
   'Interval',
   'REQUIREMENTS',
   'SCHEDULES',
   'STATISTICS',
+  'WeightCurve',
   'bootstrap_interval',
   'by_group',
   'few_problems',
@@ -55,4 +58,5 @@ __all__ = [
   'schedules',
   'standard_error',
   'subset_weights',
+  'weight_curve',
 ]

@@ -1,13 +1,13 @@
-"""Curves over k: estimates of pass@k and max@k from grades, by name."""
+"""Curves over k: estimates of pass@k, max@k and pass^k from grades, by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from pkpo_jax.estimators import max_at_k
+from pkpo_jax.estimators import max_at_k, min_at_k
 from pkpo_jax.tasks.grades import Grades
 
 
@@ -17,8 +17,32 @@ def outcomes_of(grades: Grades, objectives: Sequence[str]) -> dict[str, Any]:
   return {name: outcomes[name] for name in objectives}
 
 
+def estimated(objectives: Sequence[str]) -> tuple[str, ...]:
+  """Returns the names of what an evaluation estimates: a task's objectives, pass^k with pass@k.
+
+  >>> estimated(('pass@k', 'max@k'))
+  ('pass@k', 'max@k', 'pass^k')
+  """
+  return (*objectives, *(['pass^k'] if 'pass@k' in objectives else []))
+
+
+def estimates(
+  outcomes: Mapping[str, Float[Any, 'P N']],
+  ks: Sequence[int],
+  where: Bool[Any, 'P N'] | None = None,
+) -> dict[str, Float[jax.Array, 'P K']]:
+  """Returns the curve of each that is `estimated`; arguments as in `curve`, outcomes by name."""
+  curves = {name: curve(values, ks, where) for name, values in outcomes.items()}
+  if 'pass@k' in outcomes:
+    curves['pass^k'] = curve(outcomes['pass@k'], ks, where, min_at_k)
+  return curves
+
+
 def curve(
-  outcomes: Float[Any, 'P N'], ks: Sequence[int], where: Bool[Any, 'P N'] | None = None
+  outcomes: Float[Any, 'P N'],
+  ks: Sequence[int],
+  where: Bool[Any, 'P N'] | None = None,
+  estimate: Callable[..., jax.Array] = max_at_k,
 ) -> Float[jax.Array, 'P K']:
   """Returns each problem's estimates of max@k (pass@k of 0/1 outcomes) for several k.
 
@@ -26,13 +50,14 @@ def curve(
     outcomes: `[P, N]` successes or rewards.
     ks: the values of k, each in [1, N].
     where: `[P, N]` True where a sample was judged; None means everywhere.
+    estimate: what to estimate, such as `min_at_k` for pass^k.
 
   Returns:
     `[P, K]` float32; NaN where a problem has fewer than k judged samples.
   """
   columns = []
   for k in ks:
-    values = max_at_k(outcomes, k, where=where)
+    values = estimate(outcomes, k, where=where)
     if where is not None:
       values = jnp.where(jnp.sum(where, axis=-1) >= k, values, jnp.nan)
     columns.append(values)
@@ -45,7 +70,7 @@ def metric_name(name: str, k: int) -> str:
   >>> metric_name('pass@k', 8)
   'pass@8'
   """
-  return name.replace('@k', f'@{k}')
+  return f'{name.removesuffix("k")}{k}'
 
 
 def group_metrics(

@@ -364,6 +364,15 @@ class Order:
     """Returns `[*p, n]`: for each sample the entry of `by_rank` at its rank."""
     return jnp.take_along_axis(by_rank, self.ranks, axis=-1)
 
+  @jax.jit
+  def sum_by_rank(self, by_sample: jax.Array) -> jax.Array:
+    """Returns `[*p, n]`: at each rank the sum of `by_sample` over the samples of that rank."""
+
+    def sum_one(ranks, values):
+      return jnp.zeros_like(values).at[ranks].add(values)
+
+    return jnp.vectorize(sum_one, signature='(n),(n)->(n)')(self.ranks, by_sample)
+
 
 @jax.jit
 def order(group: Group) -> Order:

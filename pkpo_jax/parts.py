@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-from pkpo_jax.advantages import ADVANTAGES
+from pkpo_jax.advantages import ADVANTAGES, FROM_ROLLOUT
 from pkpo_jax.policies import POLICIES
 from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.settings import as_dict, lookup
@@ -41,7 +41,7 @@ PARTS = {
   'policy.tokenizer': Part(TOKENIZERS),
   'advantage': Part(
     ADVANTAGES,
-    frozenset({'rewards', 'k', 'where', 'key', 'entropy', 'ratios'}),
+    frozenset({'rewards', 'k', 'where'}) | FROM_ROLLOUT,
     frozenset({'k', 'schedule'}),
   ),
   'advantage.schedule': Part(SCHEDULES, frozenset({'k'})),

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from pkpo_jax import sharding
 from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
 from pkpo_jax.checkpoints import restore_params
-from pkpo_jax.curves import metric_name
+from pkpo_jax.curves import estimated, metric_name
 from pkpo_jax.errors import FieldError, expect
 from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.optimizer import make_learning_rate, make_optimizer
@@ -162,7 +162,9 @@ def _check(run: Run) -> None:
     expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)
   best_metric = settings.checkpoint.best_metric
   names = [
-    f'eval/{metric_name(name, k)}' for name in sorted(task.objectives) for k in settings.eval.ks
+    f'eval/{metric_name(name, k)}'
+    for name in sorted(estimated(task.objectives))
+    for k in settings.eval.ks
   ]
   is_known = best_metric is None or best_metric in names
   expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float
 
 from pkpo_jax import losses, pieces, sharding
-from pkpo_jax.advantages import ADVANTAGES
+from pkpo_jax.advantages import ADVANTAGES, FROM_ROLLOUT
 from pkpo_jax.errors import FieldError
 from pkpo_jax.optimizer import skipped_updates
 from pkpo_jax.policies import Policy
@@ -38,7 +38,7 @@ def make_advantage_fn(
   advantage 0. A prompt with m judged samples of N so counts with m / N of the weight of others.
 
   An advantage asks for what it needs by the names of its arguments: its options among the fields
-  of config.advantage, and `key`, `entropy` or `ratios`, which are worked out for it.
+  of config.advantage, and those in FROM_ROLLOUT, which are worked out for it.
 
   Args:
     settings: config.advantage.
@@ -51,14 +51,17 @@ def make_advantage_fn(
   """
   function = lookup('advantage.name', settings.name, ADVANTAGES)
   arguments = inspect.signature(function).parameters
-  context = {'rewards', 'k', 'where', 'key', 'entropy', 'ratios'}
+  context = {'rewards', 'k', 'where'} | FROM_ROLLOUT
   options = check_kwargs('advantage', function, settings.options, context & set(arguments))
 
   def inputs(params, rollout, key):
     wanted = {'key': key} if 'key' in arguments else {}
+    mask = rollout.completion_mask
+    if 'baseline_weights' in arguments:
+      chances = jnp.exp(rollout.sampling_log_probs)
+      wanted['baseline_weights'] = jnp.sum(jnp.where(mask, (1 - chances) ** 2, 0), axis=-1)
     if not {'entropy', 'ratios'} & set(arguments):
       return wanted
-    mask = rollout.completion_mask
     log_probs, entropy = forward(params, rollout)
     if 'entropy' in arguments:
       total = jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2))
@@ -277,6 +280,7 @@ def _try_every_k(function, arguments, options, ks, num_samples) -> None:
     'key': jax.random.key(0),
     'entropy': jnp.zeros(1),
     'ratios': jnp.ones((1, num_samples)),
+    'baseline_weights': jnp.ones((1, num_samples)),
   }
   wanted = {name: value for name, value in stand_ins.items() if name in arguments}
   for k in np.unique(ks):

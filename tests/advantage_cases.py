@@ -15,7 +15,7 @@ LARGE_N = groups.COUNTING_MAX_N + 1
 # Undefined at k = n: a Python int raises, a traced one gives 0.
 BELOW_N = {'pkpo_loo', 'pkpo_centered', 'order_statistic', 'pass_hat_k'}
 # Undefined for n = 1: nothing is left once a sample is left out.
-NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'rloo', 'tzsm'}
+NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'pkpo_weighted_loo', 'rloo', 'tzsm'}
 USES_K = {
   name
   for name, fn in ADVANTAGES.items()
@@ -43,6 +43,10 @@ def extra_arguments(name, rewards, *, neutral=False):
   if 'ratios' in parameters:
     ratios = np.ones(rewards.shape) if neutral else rng.uniform(0.5, 1.5, rewards.shape)
     extra['ratios'] = jnp.asarray(ratios, jnp.float32)
+  if 'baseline_weights' in parameters:
+    # Eighths, so that sums are exact; without a zero, as then another advantage is taken.
+    weights = np.ones(rewards.shape) if neutral else rng.integers(1, 9, rewards.shape) / 8
+    extra['baseline_weights'] = jnp.asarray(weights, jnp.float32)
   return extra
 
 

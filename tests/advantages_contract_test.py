@@ -21,7 +21,7 @@ from advantage_cases import (
   suited,
 )
 
-from pkpo_jax import ADVANTAGES, REQUIREMENTS
+from pkpo_jax import ADVANTAGES, FROM_ROLLOUT, REQUIREMENTS
 from pkpo_jax.errors import FieldError
 
 N, K = 6, 3
@@ -30,6 +30,8 @@ NAMES = sorted(ADVANTAGES)
 BY_PLACE = {'passk_full_sampling', 'passk_bootstrap'}
 # Groups that are not independent of each other: one draw for all, a rank among all prompts.
 ACROSS_GROUPS = {'passk_bootstrap', 'passk_adaptive'}
+# Take a number of each sample, which tells it from its tie.
+BY_SAMPLE = {'max_at_k_off_policy', 'pkpo_weighted_loo'}
 HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination', 'f_grpo'}
 
 # What is added to A when 1 is added to all rewards (and to the threshold); binary
@@ -110,11 +112,13 @@ def test_masked_samples_get_zero_and_have_no_say(name, rewards, where):
     np.testing.assert_array_equal(fn(np.where(where, rewards, junk), K, where), advantages)
 
 
-def test_masked_ratios_have_no_say(rewards, where):
-  ratios = np.asarray(extra_arguments('max_at_k_off_policy', rewards)['ratios'])
-  fn = functools.partial(ADVANTAGES['max_at_k_off_policy'], rewards, k=K, where=where)
-  poisoned = np.where(where, ratios, np.nan)
-  np.testing.assert_array_equal(fn(ratios=poisoned), fn(ratios=ratios))
+@pytest.mark.parametrize('name', sorted(BY_SAMPLE))
+def test_masked_extra_arguments_have_no_say(name, rewards, where):
+  ((argument, values),) = extra_arguments(name, rewards).items()
+  values = np.asarray(values)
+  fn = functools.partial(ADVANTAGES[name], rewards, k=K, where=where)
+  poisoned = np.where(where, values, np.nan)
+  np.testing.assert_array_equal(fn(**{argument: poisoned}), fn(**{argument: values}))
 
 
 @every_advantage
@@ -129,14 +133,13 @@ def test_mask_of_ones_changes_nothing(name, rewards):
 def test_permuting_samples_permutes_advantages(name, rewards):
   order = np.array([3, 0, 5, 1, 4, 2])
   extra = extra_arguments(name, rewards)
-  moved = {key: x[:, order] if key == 'ratios' else x for key, x in extra.items()}
+  moved = {key: x[:, order] if name in BY_SAMPLE else x for key, x in extra.items()}
   expected = ADVANTAGES[name](rewards, k=K, **extra)[:, order]
   actual = ADVANTAGES[name](rewards[:, order], k=K, **moved)
   np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
-# Off-policy, a sample's own ratio tells it from its tie.
-@pytest.mark.parametrize('name', sorted(set(NAMES) - BY_PLACE - {'max_at_k_off_policy'}))
+@pytest.mark.parametrize('name', sorted(set(NAMES) - BY_PLACE - BY_SAMPLE))
 @pytest.mark.parametrize('n', [N, 40, LARGE_N])
 def test_equal_rewards_get_bitwise_equal_advantages(name, n):
   rewards = suited(name, np.random.default_rng(0).integers(0, 5, (4, n)).astype(np.float32) / 3)
@@ -341,7 +344,7 @@ def test_options_have_defaults(name):
     for field, parameter in inspect.signature(ADVANTAGES[name]).parameters.items()
     if parameter.default is parameter.empty
   }
-  assert needed <= {'rewards', 'k', 'key', 'entropy', 'ratios'}
+  assert needed <= {'rewards', 'k'} | FROM_ROLLOUT
 
 
 @every_advantage

@@ -33,16 +33,26 @@ DETERMINISTIC = [name for name in ADVANTAGES if name not in ('passk_bootstrap', 
 TOLERANCE = {'rtol': 2e-6, 'atol': 2e-6}
 
 
+def parameters_of(name):
+  return inspect.signature(ADVANTAGES[name]).parameters
+
+
+def numbers_of_samples(extra, rewards):
+  """Returns the argument `[B, n]` with a number of each sample; zeros if there is none."""
+  (found,) = [np.asarray(x) for x in extra.values() if x.shape == rewards.shape] or [0 * rewards]
+  return found
+
+
 def rewards_for(name, n):
   return suited(name, groups_of(n))
 
 
-def expected_advantages(name, g, k, ratios):
+def expected_advantages(name, g, k, by_sample):
   """Returns the oracle's advantages of one group, zeros where they are undefined."""
   n = len(g)
   if not 1 <= k <= n or (name in BELOW_N and k == n):
     return [0.0] * n
-  extra = [ratios] if name == 'max_at_k_off_policy' else []
+  extra = [by_sample] if {'ratios', 'baseline_weights'} & set(parameters_of(name)) else []
   return [float(a) for a in getattr(oracles, name)(list(g), k, *extra)]
 
 
@@ -59,9 +69,9 @@ def test_equals_definition_with_traced_k(n):
   for k in range(1, n + 1):
     actual = all_advantages(rewards, jnp.int32(k))
     for name in names:
-      ratios = extra[name].get('ratios', rewards[name])
+      by_sample = numbers_of_samples(extra[name], rewards[name])
       expected = [
-        expected_advantages(name, g, k, r) for g, r in zip(rewards[name], ratios, strict=True)
+        expected_advantages(name, g, k, r) for g, r in zip(rewards[name], by_sample, strict=True)
       ]
       np.testing.assert_allclose(actual[name], expected, err_msg=f'{name}, k={k}', **TOLERANCE)
 
@@ -84,12 +94,12 @@ def test_masked_samples_do_not_count():
     actual = all_advantages(rewards, jnp.int32(k))
     for name in DETERMINISTIC:
       expected = np.zeros(masks.shape)
-      ratios = extra[name].get('ratios', rewards[name])
+      by_sample = numbers_of_samples(extra[name], rewards[name])
       for row, mask in enumerate(masks):
         if mask.any():
-          kept = expected_advantages(name, rewards[name][row, mask], k, ratios[row][mask])
+          kept = expected_advantages(name, rewards[name][row, mask], k, by_sample[row][mask])
           # Advantages without k are those of the samples that exist, however many.
-          if inspect.signature(ADVANTAGES[name]).parameters['k'].default is None:
+          if parameters_of(name)['k'].default is None:
             kept = getattr(oracles, name)(list(rewards[name][row, mask]))
           expected[row, mask] = [float(a) for a in kept]
       np.testing.assert_allclose(actual[name], expected, err_msg=f'{name}, k={k}', **TOLERANCE)
@@ -101,10 +111,10 @@ def test_static_k_equals_definition(name):
   n = 4
   rewards = rewards_for(name, n)
   extra = extra_arguments(name, rewards)
-  ratios = extra.get('ratios', rewards)
+  by_sample = numbers_of_samples(extra, rewards)
   for k in allowed_ks(name, n):
     actual = ADVANTAGES[name](jnp.asarray(rewards, jnp.float32), k=k, **extra)
-    expected = [expected_advantages(name, g, k, r) for g, r in zip(rewards, ratios, strict=True)]
+    expected = [expected_advantages(name, g, k, r) for g, r in zip(rewards, by_sample, strict=True)]
     np.testing.assert_allclose(actual, expected, err_msg=f'k={k}', **TOLERANCE)
 
 

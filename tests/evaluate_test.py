@@ -321,6 +321,9 @@ def test_every_number_of_an_evaluation(greedy, num_pieces, toys):
   np.testing.assert_array_equal(found.ids, np.arange(3, 15))
   np.testing.assert_allclose(found.curves['pass@k'], expected['values'], rtol=1e-5)
   np.testing.assert_allclose(found.curves['maj@k'], expected['majority'], rtol=1e-12)
+  num_right, n = np.round(expected['values'][:, 0] * 6).astype(int), 6
+  all_right = [[math.comb(c, k) / math.comb(n, k) for k in (1, 3, 6)] for c in num_right]
+  np.testing.assert_allclose(found.curves['pass^k'], all_right, rtol=1e-5)
   assert found.statistics.keys() == expected.keys() - {'values', 'majority'}
   for name, values in found.statistics.items():
     np.testing.assert_allclose(values, expected[name], rtol=1e-5, err_msg=name)
@@ -333,6 +336,7 @@ def test_every_number_of_an_evaluation(greedy, num_pieces, toys):
       assert np.mean(found.statistics[f'verdict_{kind}']) > 0
   metrics = measure.evaluation_metrics(found, run.settings.eval.ks)
   for i, k in enumerate((1, 3, 6)):
+    assert metrics[f'eval/pass^{k}'] == pytest.approx(np.mean(all_right, axis=0)[i], rel=1e-5)
     assert metrics[f'eval/maj@{k}'] == pytest.approx(expected['majority'][:, i].mean())
     values = expected['values'][:, i]
     assert metrics[f'eval/pass@{k}'] == pytest.approx(values.mean(), rel=1e-5)

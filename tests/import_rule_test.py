@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 LAYERS = [
   {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
   {'types', 'weights', 'groups', 'ranks'},
-  {'estimators', 'intervals', 'advantages', 'schedules', 'losses'},
+  {'estimators', 'intervals', 'advantages', 'reweighting', 'schedules', 'losses'},
   {'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
@@ -30,7 +30,7 @@ LAYERS = [
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}
-KERNELS |= {'intervals', 'losses', 'schedules'}
+KERNELS |= {'intervals', 'losses', 'reweighting', 'schedules'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
 OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
 HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}

@@ -89,6 +89,23 @@ def pkpo_centered(g, k):
   return [n * s - k * max_at_k(without(g, i), k) for i, s in enumerate(best_with(g, k))]
 
 
+def pkpo_weighted_loo(g, k, weights=None):
+  """Returns L_i(g_i) less the mean of L_i(g_j) over the others, weighted by theirs, if any is."""
+  n = len(g)
+  if n == 1:
+    return [0]
+  weights = [1] * n if weights is None else [float(w) for w in weights]
+  advantages = []
+  for i in range(n):
+    others = [0 if j == i else w for j, w in enumerate(weights)]
+    if not any(others):
+      others = [int(j != i) for j in range(n)]
+    values = [pkpo_loo_minus_one([*g[:i], x, *g[i + 1 :]], k)[i] for x in g]
+    baseline = sum(w * x for w, x in zip(others, values, strict=True))
+    advantages.append(values[i] - baseline / sum(others))
+  return advantages
+
+
 def of_ranks(g, a):
   """Returns the mean over all k-subsets of sum_j a_j g_(j), k the length of a."""
   return _mean([_of_ranks(g, a, subset) for subset in subsets(len(g), len(a))])

@@ -50,6 +50,7 @@ def make_inputs(n, masked):
   inputs = {
     'rewards': np.round(rng.uniform(0, 4, shape) * 8).astype(np.float32) / 8,
     'ratios': rng.uniform(0.5, 1.5, shape).astype(np.float32),
+    'baseline_weights': rng.uniform(0.5, 1.5, shape).astype(np.float32),
     'entropy': rng.permutation(NUM_PROMPTS).astype(np.float32),
   }
   return inputs | ({'where': rng.random(shape) < 0.8} if masked else {})

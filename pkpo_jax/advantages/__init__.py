@@ -1,8 +1,9 @@
 """Advantages: rewards `[..., n]` and k in, advantages `[..., n]` for a mean-over-samples loss out.
 
 `ADVANTAGES` maps the names that configs use to the functions. All are called as
-`fn(rewards, *, k, where=None)`; some need more, as named arguments without a default: `key`
-(`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios` (`max_at_k_off_policy`).
+`fn(rewards, *, k, where=None)`; some need more, as named arguments without a default, all of which
+`FROM_ROLLOUT` lists: `key` (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios`
+(`max_at_k_off_policy`), `baseline_weights` (`pkpo_weighted_loo`).
 
 The last axis is one prompt's samples. Flat rewards `[P * n]` are taken for a single group of P * n
 samples: reshape them to `[P, n]`, or call `pkpo_jax.by_group`.
@@ -23,7 +24,13 @@ from pkpo_jax.advantages.passk_training import (
   passk_exceeding,
   passk_full_sampling,
 )
-from pkpo_jax.advantages.pkpo import pkpo, pkpo_centered, pkpo_loo, pkpo_loo_minus_one
+from pkpo_jax.advantages.pkpo import (
+  pkpo,
+  pkpo_centered,
+  pkpo_loo,
+  pkpo_loo_minus_one,
+  pkpo_weighted_loo,
+)
 from pkpo_jax.advantages.relatives import (
   f_grpo,
   grpo,
@@ -44,6 +51,7 @@ ADVANTAGES = Choices(
     'pkpo_loo': pkpo_loo,
     'pkpo_loo_minus_one': pkpo_loo_minus_one,
     'pkpo_centered': pkpo_centered,
+    'pkpo_weighted_loo': pkpo_weighted_loo,
     'passk_analytical': passk_analytical,
     'passk_bootstrap': passk_bootstrap,
     'passk_full_sampling': passk_full_sampling,
@@ -64,6 +72,9 @@ ADVANTAGES = Choices(
     'max_at_k_off_policy': max_at_k_off_policy,
   }
 )
+
+# What some need beside rewards and k, and the trainer works out for them.
+FROM_ROLLOUT = frozenset({'key', 'entropy', 'ratios', 'baseline_weights'})
 
 
 class Requirements(NamedTuple):
@@ -87,4 +98,4 @@ REQUIREMENTS = dict.fromkeys(ADVANTAGES, Requirements()) | {
   'tailrl': Requirements(rewards='nonnegative'),
 }
 
-__all__ = ['ADVANTAGES', 'REQUIREMENTS', 'Requirements', *ADVANTAGES]
+__all__ = ['ADVANTAGES', 'FROM_ROLLOUT', 'REQUIREMENTS', 'Requirements', *ADVANTAGES]

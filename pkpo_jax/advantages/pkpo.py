@@ -9,11 +9,16 @@ float32 in reward units, 0 where a sample does not exist. With a traced k that a
 allow (k < 1, k > its samples, k = n where undefined) the group's advantages are 0.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Shaped
 
 from pkpo_jax import groups
-from pkpo_jax.typing import Advantages, K, Mask, Rewards
+from pkpo_jax.errors import FieldError, expect
+from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
 
@@ -133,6 +138,97 @@ def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   ranked, v, _ = _weigh(group, k)
   excess = k * excess_over_mean_max(group, ranked, v, k)
   return _finish(group, excess * group.count / jnp.maximum(group.count - k, 1), allowed)
+
+
+def pkpo_weighted_loo(
+  rewards: Rewards,
+  *,
+  k: K,
+  baseline_weights: Shaped[AnyArray, '*p n'] | None,
+  where: Mask = None,
+) -> Advantages:
+  """Returns advantages with a weighted mean of the other samples as baseline, unbiased for max@k.
+
+  A_i = L_i(g_i) - sum_{j != i} w_j L_i(g_j) / sum_{j != i} w_j, where L_i(x) is the advantage that
+  sample i would have in `pkpo_loo_minus_one`, beside the same others, if its reward were x. With
+  W_t the weight of the t lowest samples, W that of all, and D_t the gap above sample t,
+
+    A_i = n/(W - w_i) (sum_{t < i} W_t v_{t+1} D_t - sum_{t >= i} (W - W_t) v_t D_t).
+
+  A baseline of the others is independent of sample i whatever their weights are, as long as each
+  depends on its own sample alone. With many samples and a small k, the squared norm of the score of
+  sample j, or what grows with it, is a w_j of low variance; training takes the sum over its tokens
+  of (1 - p)^2, p the probability with which the token was sampled. Equal weights give, for
+  1 < k < n, ((k-1) `pkpo_loo_minus_one` + (n-k) `pkpo_centered`) / (n-1); k = 1 is then `rloo`.
+  With any weights k = n is `tzsm`. Invariant to a shift of the rewards and to the scale of the
+  weights. O(n log n). Not in the PKPO paper.
+
+  Args:
+    rewards: `[..., n]` task rewards; flat `[P * n]` are one group, see `pkpo_jax.by_group`.
+    k: samples the objective takes the best of, 1 <= k <= n; int or traced int32.
+    baseline_weights: `[..., n]` finite numbers >= 0; None weighs all alike, as is done for a sample
+      beside which no other has a weight. A group with a traced weight out of this range, which
+      cannot raise, gets NaN.
+    where: `[..., n]` bool, True where a sample exists.
+
+  Raises:
+    ValueError: if a Python int k is outside [1, n], n = 1, or known weights have another shape or
+      are out of their range.
+
+  >>> print(pkpo_weighted_loo(jnp.array([0., 1., 0.]), k=2, baseline_weights=None))
+  [-0.5  2.  -0.5]
+  >>> weights = jnp.array([1., 3., 1.])
+  >>> print(pkpo_weighted_loo(jnp.array([0., 1., 0.]), k=2, baseline_weights=weights))
+  [-0.75  2.   -0.75]
+  """
+  group = groups.as_group(rewards, where)
+  k = groups.check_k(k, group.n)
+  groups.require_other_samples(group)
+  ranked, v, _ = _weigh(group, k)
+  alike = group.mask(jnp.ones_like(group.rewards))
+  advantages, _ = _beside_weighted_others(group, ranked, v, alike)
+  if baseline_weights is not None:
+    weights = _check_weights(group, baseline_weights)
+    weighted, others = _beside_weighted_others(group, ranked, v, weights)
+    advantages = jnp.where(others == 0, advantages, weighted)
+  return _finish(group, advantages, group.allows(k))
+
+
+def _check_weights(group: groups.Group, weights: AnyArray) -> jax.Array:
+  """Returns weights `[*p, n]`, at most 1 and 0 where there is no sample; NaN in bad groups.
+
+  Raises:
+    FieldError: if they have another shape than rewards, or a known one is not a number >= 0.
+  """
+  shape = group.rewards.shape
+  expect(jnp.shape(weights) == shape, 'baseline_weights', f'shape {shape}', jnp.shape(weights))
+  weights = group.mask(jax.lax.stop_gradient(jnp.asarray(weights, group.rewards.dtype)))
+  allowed = (weights >= 0) & jnp.isfinite(weights)
+  if not isinstance(allowed, jax.core.Tracer) and not bool(jnp.all(allowed)):
+    outside = np.asarray(weights)[~np.asarray(allowed)][0]
+    raise FieldError('baseline_weights', f'expected finite numbers >= 0, got {outside!s}.')
+  largest = jnp.max(weights, axis=-1, keepdims=True)
+  scaled = weights / jnp.where(largest > 0, largest, 1)
+  return jnp.where(jnp.all(allowed, axis=-1, keepdims=True), scaled, jnp.nan)
+
+
+@jax.jit
+def _beside_weighted_others(
+  group: groups.Group, ranked: groups.Order, v: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns A_i of `pkpo_weighted_loo`, and W - w_i, both `[*p, n]`."""
+  zeros = jnp.zeros_like(weights[..., :1])
+  before = lambda sums: jnp.concatenate([zeros, sums[..., :-1]], axis=-1)
+  after = lambda sums: jnp.concatenate([sums[..., 1:], zeros], axis=-1)
+  up_from = functools.partial(groups.cumulative_sum, reverse=True)
+  others = before(groups.cumulative_sum(weights)) + after(up_from(weights))
+  by_rank, gaps = ranked.sum_by_rank(weights), ranked.gaps()
+  # The gap above the last sample is 0, whatever the roll brings there.
+  gained = groups.cumulative_sum(by_rank) * jnp.roll(v, -1, axis=-1) * gaps
+  lost = after(up_from(by_rank)) * v * gaps
+  gained, lost = before(groups.cumulative_sum(gained)), up_from(lost)
+  advantages = group.count * ranked.to_samples(gained - lost)
+  return advantages / jnp.where(others == 0, 1, others), others
 
 
 @jax.jit

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float, Int
 
 from pkpo_jax import processes, sharding
-from pkpo_jax.curves import curve, metric_name, outcomes_of
+from pkpo_jax.curves import estimates, metric_name, outcomes_of
 from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
 from pkpo_jax.grading import trim_and_grade
@@ -33,8 +33,9 @@ class Evaluation(NamedTuple):
 
   Attributes:
     ids: `[P]` the problems.
-    curves: for each of the task's objectives, and 'maj@k' where answers can be compared, estimates
-      `[P, K]` for each k in config.eval.ks; NaN where a problem has fewer than k judged samples.
+    curves: for each of the task's objectives, 'pass^k' beside 'pass@k', and 'maj@k' where answers
+      can be compared, estimates `[P, K]` for each k in config.eval.ks; NaN where a problem has
+      fewer than k judged samples.
     statistics: means over the problem's samples, `[P]` each, NaN where there is nothing to take
       the mean of; see `statistics.sample_statistics`.
     exact: for the first objective, `[K]` over all problems there are, exactly; empty where the task
@@ -63,7 +64,7 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
   layout = make_sampling_layout(run, over_prompts.mesh) if over_prompts else lambda params: params
   sample = jax.jit(run.eval_policy.sample, static_argnums=2, out_shardings=over_prompts)
   mean_entropy = jax.jit(make_mean_entropy(run, over_prompts), out_shardings=over_prompts)
-  estimate = jax.jit(lambda outcomes, where: curve(outcomes, settings.ks, where))
+  estimate = jax.jit(lambda outcomes, where: estimates(outcomes, settings.ks, where))
   # Exact values are those of the policy's own distribution.
   samples_exactly = run.eval_policy.samples_exactly
   exact_fn = make_exact(run.eval_policy, task, settings.ks) if samples_exactly else lambda _: {}
@@ -75,10 +76,8 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
     check_finite(grades, prompts.ids, step)
     entropy = processes.to_host(mean_entropy(params, rollout))
     rollout = processes.to_host(rollout)
-    curves = {
-      name: np.asarray(estimate(outcomes, grades.where))
-      for name, outcomes in outcomes_of(grades, task.objectives).items()
-    }
+    outcomes = outcomes_of(grades, task.objectives)
+    curves = jax.tree.map(np.asarray, estimate(outcomes, grades.where))
     majority = majority_votes(grades.verdicts, settings.ks)
     if majority is not None:
       curves['maj@k'] = majority
@@ -195,7 +194,7 @@ def exact_metrics(exact: dict[str, Any], ks: Sequence[int]) -> dict[str, Any]:
 def evaluation_metrics(evaluation: Evaluation, ks: Sequence[int]) -> dict[str, Any]:
   """Returns the means over problems, named eval/...
 
-  They are pass@k, max@k and maj@k, each with its standard error over problems (pass@k_se),
+  They are pass@k, max@k, pass^k and maj@k, each with its standard error over problems (pass@k_se),
   pass@k_exact and the statistics of `statistics.sample_statistics`, each where it is
   known. Problems with fewer than k judged samples are left out of the mean for k.
   """

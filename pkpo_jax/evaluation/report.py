@@ -5,10 +5,11 @@ A report is a dict of plain values:
   num_problems, num_samples, num_pieces: the size of the evaluation; see `measure.make_evaluate`.
   runs: a dict for each of the one or two workdirs:
     workdir, step, config: what was evaluated.
-    curves: a dict for each curve: 'pass@k' or 'max@k', both of them if rewards are shaped, and
-      'maj@k' if answers can be compared. It has the columns k, mean, standard_error, low and high
-      (the interval), warnings (None, or that the interval rests on few problems) and, if it is
-      known, exact; and num_problems, the number of problems that the curve is the mean of.
+    curves: a dict for each curve: 'pass@k' or 'max@k', both of them if rewards are shaped, 'pass^k'
+      beside 'pass@k', and 'maj@k' if answers can be compared. It has the columns k, mean,
+      standard_error, low and high (the interval), warnings (None, or that the interval rests on few
+      problems) and, if it is known, exact; and num_problems, the number of problems that the curve
+      is the mean of.
     statistics: 'entropy' and others, each with mean, standard_error and num_problems.
     problems: the columns id, one for each curve (with a row of all k for each problem) and one for
       each statistic.
@@ -16,6 +17,7 @@ A report is a dict of plain values:
     warnings; {} for a single run.
 """
 
+import itertools
 import json
 import pathlib
 import re
@@ -82,7 +84,7 @@ def write_json(report: Report, path: pathlib.Path) -> None:
 
 
 def draw(report: Report, path: pathlib.Path) -> None:
-  """Draws pass@k with its interval, and maj@k, of each run, and beside them the differences."""
+  """Draws pass@k with its interval, the other curves, and beside them the differences."""
   # Without pyplot nothing global is touched, no display is looked for.
   from matplotlib.figure import Figure
 
@@ -90,7 +92,8 @@ def draw(report: Report, path: pathlib.Path) -> None:
   figure = Figure(figsize=(1.5 + 5 * num_panels, 4.8), dpi=150, layout='constrained')
   axes = figure.subplots(1, num_panels, squeeze=False)[0]
   objective, *others = report['runs'][0]['curves']
-  styles = {objective: ('-', 'o'), **dict(zip(others, (('--', 's'), (':', '^')), strict=False))}
+  looks = ('-.', 'D'), (':', '^'), ('--', 's')
+  styles = {objective: ('-', 'o'), **dict(zip(others, looks, strict=False))}
   for run, name, color in zip(report['runs'], run_names(report), _COLORS, strict=False):
     for curve, columns in run['curves'].items():
       _draw_curve(axes[0], columns, f'{curve}, {name}', color, *styles[curve])
@@ -134,6 +137,14 @@ def _style(axis, ks: Sequence[int]) -> None:
 
 
 def _curve_lines(curves: Mapping[str, Mapping[str, list]], interval: str) -> list[str]:
+  """Returns a table of the curves, two of them side by side."""
+  lines = []
+  for names in itertools.batched(curves, 2):
+    lines += _lines_side_by_side({name: curves[name] for name in names}, interval)
+  return lines
+
+
+def _lines_side_by_side(curves: Mapping[str, Mapping[str, list]], interval: str) -> list[str]:
   heads, columns = [f'{"k":>6}'], [[f'{k:6d}' for k in next(iter(curves.values()))['k']]]
   for curve, found in curves.items():
     heads.append(f'{curve:>10}{"s.e.":>9}  {interval:<18}')
