@@ -28,7 +28,7 @@ PANELS = {
   'Divided by a deviation, or risk seeking': ('grpo', 'f_grpo', 'mean_centered', 'rs_grpo'),
 }
 LABELS = {
-  'pkpo_loo_minus_one': 'pass@8: PKPO (all but none)',
+  'pkpo_loo_minus_one': 'pass@8: PKPO',
   'rloo': 'pass@1: RLOO, REINFORCE',
   'maxrl': 'MaxRL, TailRL',
   'tzsm': 'pass@16: TZSM',

@@ -11,7 +11,7 @@ from pkpo_jax import ADVANTAGES, weight_curve
 COMMAND = 'python -m experiments.weight_curves.sweep'
 RESULTS = Path(__file__).parent / 'results'
 CONFIG = {'num_samples': 16, 'k': 8, 'num_pass_rates': 101}
-# pass_hat_k is an objective of its own; order_statistic is one of many, the median of k here.
+# What it gives to a prompt depends on the other prompts.
 LEFT_OUT = ('passk_adaptive',)
 
 
