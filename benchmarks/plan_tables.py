@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None):
     config = make(model, options.laid_out)
     keep('layouts', list(layout_rows(model, options.laid_out, config)))
   # The tiny model with more layers than it has.
-  tiny, layers = small_config('gemma2_tiny', 1), ((4, 6), 8) if options.quick else ((14, 20), 26)
+  tiny, layers = small_config('gemma2_tiny', 1), ((2, 4), 6) if options.quick else ((14, 20), 26)
   keep('comparison', [comparison('gemma2_tiny', 1, tiny, *layers)])
   for devices in options.compared:
     row = comparison('gemma2_2b', devices, config_of('gemma2_2b', devices), (14, 20))

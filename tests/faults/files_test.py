@@ -1,5 +1,6 @@
 """Files that cannot be written, or go away, under a run: one line, and the rerun is exact."""
 
+import contextlib
 import errno
 import gc
 import os
@@ -89,6 +90,17 @@ def test_a_disk_full_of_samples(name, whole, tmp_path):
 # The checkpointer's own threads do not end tidily then.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def _put_back(away, folder):
+  """Moves the checkpoints back, whatever a thread of the checkpointer still writes there."""
+  for _ in range(100):
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      away.rename(folder)
+      return
+    time.sleep(0.1)
+  pytest.fail(f'{folder} was written again and again')
+
+
 def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch, capfd):
   workdir, away = tmp_path / 'run', tmp_path / 'away'
   prompts = HiddenAnswer.prompts
@@ -103,8 +115,7 @@ def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch
     with pytest.raises(SaveError, match='could not be saved: somebody has removed .*checkpoints. '):
       train_in(workdir)
   gc.collect()  # What the checkpointer left half done would else be noticed in another test.
-  shutil.rmtree(workdir / 'checkpoints', ignore_errors=True)
-  away.rename(workdir / 'checkpoints')
+  _put_back(away, workdir / 'checkpoints')
   capfd.readouterr()
   assert _files(train_in(workdir)) == whole
   assert re.search(r'at step [24]\.', capfd.readouterr().out)  # 4 may not have been whole yet.
