@@ -49,6 +49,7 @@ METHODS = {
   'f_grpo': ('F-GRPO', GREY, '<', _RELATIVE),
   'order_statistic': ('order statistic', PURPLE, '>', _PKPO),
   'pass_hat_k': ('pass^k', BLACK, 'v', _PKPO),
+  'maj_at_k': ('maj@k', GREEN, 'h', _PKPO),
   'max_at_k_off_policy': ('max@k off-policy', BLACK, 'h', _RELATIVE),
   'partitioned': ('partitioned, naive', ORANGE, 'v', _PARTITIONED),
   'partitioned_loo': ('partitioned, with baseline', PURPLE, 'P', _PARTITIONED),

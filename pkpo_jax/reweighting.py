@@ -22,6 +22,7 @@ from pkpo_jax.typing import AnyArray
 # Those that look at the places of samples: all arrangements of right and wrong ones are needed.
 _BY_PLACE = ('passk_full_sampling',)
 _MOST_ARRANGED = 16
+_NO_CURVE = ('passk_adaptive', 'maj_at_k')
 # One draw of sets says little about the mean over draws.
 _NUM_DRAWS = 4096
 
@@ -61,7 +62,7 @@ def weight_curve(
 
   Exact, up to float32, but for `passk_bootstrap`, whose sets are drawn 4096 times.
   `max_at_k_off_policy` is taken on policy, `pkpo_weighted_loo` with equal weights.
-  `passk_adaptive` has no curve: what it gives to a prompt depends on the other prompts.
+  `passk_adaptive`, which compares prompts, and `maj_at_k`, which compares answers, have no curve.
 
   Args:
     name: a key of `pkpo_jax.ADVANTAGES`.
@@ -80,7 +81,8 @@ def weight_curve(
   [3.   0.75]
   """
   expect(name in ADVANTAGES, 'name', f'one of {sorted(ADVANTAGES)}', name)
-  expect(name != 'passk_adaptive', 'name', 'an advantage of one prompt alone', name)
+  expected = 'an advantage that depends on how many samples are right, and on nothing else'
+  expect(name not in _NO_CURVE, 'name', expected, name)
   p = np.asarray(pass_rates, np.float64)
   in_range = p.ndim == 1 and bool(np.all((p >= 0) & (p <= 1)))
   expect(in_range, 'pass_rates', 'flat numbers in [0, 1]', pass_rates)

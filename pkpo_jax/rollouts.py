@@ -15,7 +15,7 @@ from pkpo_jax.keys import StepKeys, piece_key
 from pkpo_jax.metrics import Laps
 from pkpo_jax.policies import Policy
 from pkpo_jax.tasks import Task
-from pkpo_jax.tasks.grades import Grades, concatenate
+from pkpo_jax.tasks.grades import Grades, answer_ids, concatenate
 from pkpo_jax.train_step import AdvantageFn
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
@@ -115,6 +115,7 @@ class PolicySamples(RolloutSource):
     *common,
     policy: Policy,
     advantage_fn: AdvantageFn,
+    takes_answers: bool,
     num_pieces: int,
     batch_ahead: Callable[[int], tuple[Prompts, Key]] | None,
     params_like: Any,
@@ -126,6 +127,7 @@ class PolicySamples(RolloutSource):
       *common: of `RolloutSource`.
       policy: draws the samples.
       advantage_fn: from `train_step.make_advantage_fn`.
+      takes_answers: whether it compares answers.
       num_pieces: pieces that the prompts are sampled in.
       batch_ahead: fn(step) -> the prompts of a step and the key that samples them, to sample a step
         ahead; None samples when a step has begun.
@@ -134,6 +136,7 @@ class PolicySamples(RolloutSource):
     """
     super().__init__(*common)
     self._num_pieces, self._batch_ahead, self._layout = num_pieces, batch_ahead, layout
+    self._takes_answers = takes_answers
     self._params_like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params_like)
     self._sample = jax.jit(policy.sample, static_argnums=2, out_shardings=self._over_prompts)
     self._advantage_fn = jax.jit(advantage_fn, out_shardings=self._over_prompts)
@@ -183,8 +186,11 @@ class PolicySamples(RolloutSource):
     self, params: Any, rollout: Rollout, grades: Grades, k: jax.Array, key: Key
   ) -> Float[jax.Array, 'P N']:
     """Returns the advantages that config.advantage describes; 0 if a sample was not judged."""
-    rewards, where = processes.put((grades.rewards, grades.where), self._over_prompts)
-    return self._advantage_fn(params, rollout, rewards, where, k, key)
+    has_answers = self._takes_answers and grades.verdicts is not None
+    answers = answer_ids(grades.verdicts) if has_answers else None
+    given = processes.put((grades.rewards, grades.where, answers), self._over_prompts)
+    rewards, where, answers = given
+    return self._advantage_fn(params, rollout, rewards, where, k, key, answers)
 
 
 class Demonstrations(RolloutSource):

@@ -33,6 +33,7 @@ from pkpo_jax.train_step import (
   make_advantage_fn,
   make_forward,
   make_train_step,
+  takes_answers,
 )
 from pkpo_jax.types import TrainState
 from pkpo_jax.typing import Key
@@ -246,6 +247,7 @@ def make_source(run: Run, over_prompts: NamedSharding, init_params: Any) -> Roll
     *common,
     policy=run.policy,
     advantage_fn=run.advantage_fn,
+    takes_answers=takes_answers(run.settings.advantage),
     num_pieces=settings.rollout.num_pieces,
     batch_ahead=batch_ahead if settings.rollout.steps_ahead else None,
     params_like=init_params,

@@ -22,7 +22,7 @@ from pkpo_jax.types import Rollout, TrainState
 from pkpo_jax.typing import Key
 
 Forward = Callable[[Any, Rollout], tuple[jax.Array, jax.Array]]
-AdvantageFn = Callable[[Any, Rollout, jax.Array, jax.Array | None, jax.Array, Key], jax.Array]
+AdvantageFn = Callable[..., jax.Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], Rollout, Float[jax.Array, 'P N'], Key],
   tuple[TrainState, dict[str, jax.Array]],
@@ -32,10 +32,13 @@ TrainStep = Callable[
 def make_advantage_fn(
   settings: AdvantageSettings, forward: Forward, ks: np.ndarray, num_samples: int
 ) -> AdvantageFn:
-  """Returns fn(params, rollout, rewards, where, k, key) -> advantages `[P, N]`.
+  """Returns fn(params, rollout, rewards, where, k, key, answers=None) -> advantages `[P, N]`.
 
   `where` is None or `[P, N]` bool: a sample that was not judged is no member of its group and has
   advantage 0. A prompt with m judged samples of N so counts with m / N of the weight of others.
+
+  `answers` is `[P, N]` int32 for an advantage that compares answers, which `takes_answers` tells;
+  without it, it compares completions.
 
   An advantage asks for what it needs by the names of its arguments: its options among the fields
   of config.advantage, and those in FROM_ROLLOUT, which are worked out for it.
@@ -54,8 +57,10 @@ def make_advantage_fn(
   context = {'rewards', 'k', 'where'} | FROM_ROLLOUT
   options = check_kwargs('advantage', function, settings.options, context & set(arguments))
 
-  def inputs(params, rollout, key):
+  def inputs(params, rollout, key, answers):
     wanted = {'key': key} if 'key' in arguments else {}
+    if 'answers' in arguments:
+      wanted['answers'] = _completion_ids(rollout) if answers is None else answers
     mask = rollout.completion_mask
     if 'baseline_weights' in arguments:
       chances = jnp.exp(rollout.sampling_log_probs)
@@ -72,11 +77,18 @@ def make_advantage_fn(
       wanted['ratios'] = losses.exp_bounded(jnp.sum(jnp.where(mask, log_ratios, 0), axis=-1))
     return wanted
 
-  def advantage_fn(params, rollout, rewards, where, k, key):
-    return function(rewards, k=k, where=where, **options, **inputs(params, rollout, key))
+  def advantage_fn(params, rollout, rewards, where, k, key, answers=None):
+    extra = inputs(params, rollout, key, answers)
+    return function(rewards, k=k, where=where, **options, **extra)
 
   _try_every_k(function, arguments, options, ks, num_samples)
   return advantage_fn
+
+
+def takes_answers(settings: AdvantageSettings) -> bool:
+  """Returns whether an advantage compares the answers of samples."""
+  function = lookup('advantage.name', settings.name, ADVANTAGES)
+  return 'answers' in inspect.signature(function).parameters
 
 
 class Batch(NamedTuple):
@@ -274,6 +286,14 @@ def init_state(
   return state, frozen
 
 
+def _completion_ids(rollout: Rollout) -> jax.Array:
+  """Returns `[P, N]` int32: for each sample the first of its group with the same tokens."""
+  mask = rollout.completion_mask
+  tokens = jnp.where(mask, rollout.completions, 0)
+  is_same = lambda x: jnp.all(x[:, :, None] == x[:, None], axis=-1)
+  return jnp.argmax(is_same(tokens) & is_same(mask), axis=-1).astype(jnp.int32)
+
+
 def _try_every_k(function, arguments, options, ks, num_samples) -> None:
   """Raises ValueError if the advantage rejects a k: the kernels check a k that they know."""
   stand_ins = {
@@ -281,6 +301,7 @@ def _try_every_k(function, arguments, options, ks, num_samples) -> None:
     'entropy': jnp.zeros(1),
     'ratios': jnp.ones((1, num_samples)),
     'baseline_weights': jnp.ones((1, num_samples)),
+    'answers': jnp.zeros((1, num_samples), jnp.int32),
   }
   wanted = {name: value for name, value in stand_ins.items() if name in arguments}
   for k in np.unique(ks):

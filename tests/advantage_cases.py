@@ -13,7 +13,7 @@ from pkpo_jax import ADVANTAGES, REQUIREMENTS, groups
 # More samples than are ranked by counting pairs: the sorting path.
 LARGE_N = groups.COUNTING_MAX_N + 1
 # Undefined at k = n: a Python int raises, a traced one gives 0.
-BELOW_N = {'pkpo_loo', 'pkpo_centered', 'order_statistic', 'pass_hat_k'}
+BELOW_N = {'pkpo_loo', 'pkpo_centered', 'order_statistic', 'pass_hat_k', 'maj_at_k'}
 # Undefined for n = 1: nothing is left once a sample is left out.
 NEEDS_OTHERS = BELOW_N | {'pkpo_loo_minus_one', 'pkpo_weighted_loo', 'rloo', 'tzsm'}
 USES_K = {
@@ -47,6 +47,10 @@ def extra_arguments(name, rewards, *, neutral=False):
     # Eighths, so that sums are exact; without a zero, as then another advantage is taken.
     weights = np.ones(rewards.shape) if neutral else rng.integers(1, 9, rewards.shape) / 8
     extra['baseline_weights'] = jnp.asarray(weights, jnp.float32)
+  if 'answers' in parameters:
+    numbers = rng.integers(-1, 3, rewards.shape)
+    alike = np.broadcast_to(np.arange(rewards.shape[-1]), rewards.shape)
+    extra['answers'] = jnp.asarray(alike if neutral else numbers, jnp.int32)
   return extra
 
 

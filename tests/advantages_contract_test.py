@@ -31,8 +31,8 @@ BY_PLACE = {'passk_full_sampling', 'passk_bootstrap'}
 # Groups that are not independent of each other: one draw for all, a rank among all prompts.
 ACROSS_GROUPS = {'passk_bootstrap', 'passk_adaptive'}
 # Take a number of each sample, which tells it from its tie.
-BY_SAMPLE = {'max_at_k_off_policy', 'pkpo_weighted_loo'}
-HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination', 'f_grpo'}
+BY_SAMPLE = {'max_at_k_off_policy', 'pkpo_weighted_loo', 'maj_at_k'}
+HAVE_THRESHOLD = {'passk_exceeding', 'passk_combination', 'f_grpo', 'maj_at_k'}
 
 # What is added to A when 1 is added to all rewards (and to the threshold); binary
 # rewards cannot be moved.
@@ -117,7 +117,8 @@ def test_masked_extra_arguments_have_no_say(name, rewards, where):
   ((argument, values),) = extra_arguments(name, rewards).items()
   values = np.asarray(values)
   fn = functools.partial(ADVANTAGES[name], rewards, k=K, where=where)
-  poisoned = np.where(where, values, np.nan)
+  junk = np.nan if values.dtype.kind == 'f' else 0
+  poisoned = np.where(where, values, junk)
   np.testing.assert_array_equal(fn(**{argument: poisoned}), fn(**{argument: values}))
 
 
@@ -156,7 +157,7 @@ def test_equal_rewards_give_exactly_zero(name):
   for value in (0.1, 0.0, 1e30, 16777217):
     rewards = suited(name, np.full((4, N), value, np.float32))
     for k in allowed_ks(name, N):
-      np.testing.assert_array_equal(bind_compiled(name, rewards)(rewards, k), 0)
+      np.testing.assert_array_equal(bind_compiled(name, rewards, neutral=True)(rewards, k), 0)
 
 
 @pytest.mark.parametrize('name', sorted(SHIFT))
@@ -218,7 +219,7 @@ def test_known_k_out_of_range_raises(name, rewards):
 def test_groups_with_too_few_samples_get_zero(name, rewards):
   """And do not touch the groups beside them."""
   where = np.arange(N) < np.array([[N], [2], [0], [1]])
-  fn = bind(name, rewards)
+  fn = bind(name, rewards, neutral=True)
   advantages = np.asarray(fn(rewards, 3, where))
   np.testing.assert_array_equal(advantages[1:], 0)
   assert np.any(advantages[0] != 0)
@@ -227,10 +228,10 @@ def test_groups_with_too_few_samples_get_zero(name, rewards):
 @every_advantage
 def test_no_gradient_flows(name, rewards):
   extra = extra_arguments(name, rewards)
-  key = {'key': extra.pop('key')} if 'key' in extra else {}
+  fixed = {x: extra.pop(x) for x in ('key', 'answers') if x in extra}
 
   def total(inputs):
-    advantages = ADVANTAGES[name](inputs['rewards'], k=K, **inputs['extra'], **key)
+    advantages = ADVANTAGES[name](inputs['rewards'], k=K, **inputs['extra'], **fixed)
     return jnp.sum(advantages * jnp.arange(1, N + 1))
 
   gradients = jax.grad(total)({'rewards': jnp.asarray(rewards), 'extra': extra})

@@ -31,6 +31,12 @@ MAX_N = 7
 # These have tests of their own below: one draws, one looks across prompts.
 DETERMINISTIC = [name for name in ADVANTAGES if name not in ('passk_bootstrap', 'passk_adaptive')]
 TOLERANCE = {'rtol': 2e-6, 'atol': 2e-6}
+# Sums of complex numbers on the unit circle round more often.
+TOLERANCES = {'maj_at_k': {'rtol': 2e-6, 'atol': 1e-5}}
+
+
+def tolerance(name):
+  return TOLERANCES.get(name, TOLERANCE)
 
 
 def parameters_of(name):
@@ -52,7 +58,9 @@ def expected_advantages(name, g, k, by_sample):
   n = len(g)
   if not 1 <= k <= n or (name in BELOW_N and k == n):
     return [0.0] * n
-  extra = [by_sample] if {'ratios', 'baseline_weights'} & set(parameters_of(name)) else []
+  extra = (
+    [by_sample] if {'ratios', 'baseline_weights', 'answers'} & set(parameters_of(name)) else []
+  )
   return [float(a) for a in getattr(oracles, name)(list(g), k, *extra)]
 
 
@@ -73,7 +81,9 @@ def test_equals_definition_with_traced_k(n):
       expected = [
         expected_advantages(name, g, k, r) for g, r in zip(rewards[name], by_sample, strict=True)
       ]
-      np.testing.assert_allclose(actual[name], expected, err_msg=f'{name}, k={k}', **TOLERANCE)
+      np.testing.assert_allclose(
+        actual[name], expected, err_msg=f'{name}, k={k}', **tolerance(name)
+      )
 
 
 def test_masked_samples_do_not_count():
@@ -102,7 +112,9 @@ def test_masked_samples_do_not_count():
           if parameters_of(name)['k'].default is None:
             kept = getattr(oracles, name)(list(rewards[name][row, mask]))
           expected[row, mask] = [float(a) for a in kept]
-      np.testing.assert_allclose(actual[name], expected, err_msg=f'{name}, k={k}', **TOLERANCE)
+      np.testing.assert_allclose(
+        actual[name], expected, err_msg=f'{name}, k={k}', **tolerance(name)
+      )
       assert np.all(np.asarray(actual[name])[~masks] == 0), name
 
 
@@ -115,7 +127,7 @@ def test_static_k_equals_definition(name):
   for k in allowed_ks(name, n):
     actual = ADVANTAGES[name](jnp.asarray(rewards, jnp.float32), k=k, **extra)
     expected = [expected_advantages(name, g, k, r) for g, r in zip(rewards, by_sample, strict=True)]
-    np.testing.assert_allclose(actual, expected, err_msg=f'k={k}', **TOLERANCE)
+    np.testing.assert_allclose(actual, expected, err_msg=f'k={k}', **tolerance(name))
 
 
 def test_sorted_path_equals_counted_path():
@@ -129,7 +141,7 @@ def test_sorted_path_equals_counted_path():
   for row in where:
     row[rng.choice(n, kept, replace=False)] = True
   for k in (1, 2, 5, 6):
-    for name in DETERMINISTIC:
+    for name in sorted(set(DETERMINISTIC) - {'maj_at_k'}):  # It counts, and sorts nothing.
       g = rewards_for(name, kept)
       rewards = np.full(where.shape, 7.0)
       rewards[where] = g.ravel()

@@ -1,5 +1,6 @@
 """Limits, closed forms and second routes: every identity the method's description states."""
 
+import functools
 import math
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from advantage_cases import BELOW_N, LARGE_N, allowed_ks, groups_of
+from advantage_cases import BELOW_N, LARGE_N, allowed_ks, bind, groups_of
 
 from pkpo_jax import (
   ADVANTAGES,
@@ -22,6 +23,7 @@ from pkpo_jax import (
   pkpo_centered,
   pkpo_loo,
   pkpo_loo_minus_one,
+  pkpo_weighted_loo,
   reinforce,
   rloo,
   rs_grpo,
@@ -30,6 +32,7 @@ from pkpo_jax import (
 )
 
 PKPO = {name: ADVANTAGES[name] for name in ADVANTAGES if name.startswith('pkpo')}
+PKPO['pkpo_weighted_loo'] = functools.partial(pkpo_weighted_loo, baseline_weights=None)
 WITH_BASELINE = {name: fn for name, fn in PKPO.items() if name != 'pkpo'}
 
 
@@ -103,8 +106,8 @@ class TestLimitsInK:
   @pytest.mark.parametrize('name', sorted(BELOW_N))
   def test_k_n_with_a_leave_one_out_baseline_is_undefined(self, name):
     with pytest.raises(ValueError, match='expected k < n = 6, got 6'):
-      ADVANTAGES[name](groups_of(6), k=6)
-    np.testing.assert_array_equal(ADVANTAGES[name](groups_of(6), k=jnp.int32(6)), 0)
+      bind(name, groups_of(6))(groups_of(6), 6)
+    np.testing.assert_array_equal(bind(name, groups_of(6))(groups_of(6), jnp.int32(6)), 0)
 
   def test_k_n_analytical_is_zero(self):
     np.testing.assert_array_equal(passk_analytical(groups_of(6), k=6), 0)

@@ -144,6 +144,21 @@ def pass_hat_k(g, k):
   return centered_of_ranks(g, [1] + [0] * (k - 1))
 
 
+def maj_at_k(g, k, answers, threshold=1.0):
+  """Returns (kn/(n-k)) times the mean vote of the k-subsets that hold i, less that of all."""
+  n, right = len(g), {a for x, a in zip(g, answers, strict=True) if x >= threshold}
+
+  def vote(subset):
+    votes = [answers[i] for i in subset if answers[i] >= 0]
+    most = [a for a in set(votes) if votes.count(a) == max(map(votes.count, votes))]
+    return Fraction(sum(a in right for a in most), len(most)) if most else Fraction(0)
+
+  found = {subset: vote(subset) for subset in subsets(n, k)}
+  held = [[x for subset, x in found.items() if i in subset] for i in range(n)]
+  mean = _mean(list(found.values()))
+  return [k * n * (_mean(with_i) - mean) / _exactly(n - k) for with_i in held]
+
+
 def f_grpo(g, k=None, gamma=1, threshold=1.0):
   share_wrong = sum(x < threshold for x in g) / len(g)
   return [share_wrong**gamma * a for a in grpo(g)]

@@ -18,7 +18,7 @@ from pkpo_jax.errors import FieldError
 
 N = 4
 PASS_RATE = softmax(LOGITS)[BINARY_ARM_REWARDS == 1].sum()
-NAMES = sorted(set(ADVANTAGES) - {'passk_adaptive'})
+NAMES = sorted(set(ADVANTAGES) - {'passk_adaptive', 'maj_at_k'})
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -67,8 +67,10 @@ def test_what_right_and_wrong_samples_get():
 
 def test_what_has_no_curve(no_type_checker):
   del no_type_checker
-  with pytest.raises(FieldError, match='name: expected an advantage of one prompt alone'):
+  with pytest.raises(FieldError, match='name: expected an advantage that depends on'):
     weight_curve('passk_adaptive', [0.5], n=4, k=2)
+  with pytest.raises(FieldError, match='name: expected an advantage that depends on'):
+    weight_curve('maj_at_k', [0.5], n=4, k=2)
   with pytest.raises(FieldError, match='name: expected one of'):
     weight_curve('typo', [0.5], n=4, k=2)
   for wrong in ([1.5], [-0.1], [np.nan], [[0.5]]):

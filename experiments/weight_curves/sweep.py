@@ -11,8 +11,8 @@ from pkpo_jax import ADVANTAGES, weight_curve
 COMMAND = 'python -m experiments.weight_curves.sweep'
 RESULTS = Path(__file__).parent / 'results'
 CONFIG = {'num_samples': 16, 'k': 8, 'num_pass_rates': 101}
-# What it gives to a prompt depends on the other prompts.
-LEFT_OUT = ('passk_adaptive',)
+# They depend on more than the pass rate.
+LEFT_OUT = ('passk_adaptive', 'maj_at_k')
 
 
 def main(output_dir: Path = RESULTS) -> None:

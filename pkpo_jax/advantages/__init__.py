@@ -3,7 +3,7 @@
 `ADVANTAGES` maps the names that configs use to the functions. All are called as
 `fn(rewards, *, k, where=None)`; some need more, as named arguments without a default, all of which
 `FROM_ROLLOUT` lists: `key` (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios`
-(`max_at_k_off_policy`), `baseline_weights` (`pkpo_weighted_loo`).
+(`max_at_k_off_policy`), `baseline_weights` (`pkpo_weighted_loo`), `answers` (`maj_at_k`).
 
 The last axis is one prompt's samples. Flat rewards `[P * n]` are taken for a single group of P * n
 samples: reshape them to `[P, n]`, or call `pkpo_jax.by_group`.
@@ -15,6 +15,7 @@ others.
 
 from typing import Literal, NamedTuple
 
+from pkpo_jax.advantages.majority import maj_at_k
 from pkpo_jax.advantages.order_statistics import order_statistic, pass_hat_k
 from pkpo_jax.advantages.passk_training import (
   passk_adaptive,
@@ -69,12 +70,13 @@ ADVANTAGES = Choices(
     'f_grpo': f_grpo,
     'order_statistic': order_statistic,
     'pass_hat_k': pass_hat_k,
+    'maj_at_k': maj_at_k,
     'max_at_k_off_policy': max_at_k_off_policy,
   }
 )
 
 # What some need beside rewards and k, and the trainer works out for them.
-FROM_ROLLOUT = frozenset({'key', 'entropy', 'ratios', 'baseline_weights'})
+FROM_ROLLOUT = frozenset({'key', 'entropy', 'ratios', 'baseline_weights', 'answers'})
 
 
 class Requirements(NamedTuple):

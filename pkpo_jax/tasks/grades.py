@@ -73,6 +73,21 @@ def grades_of(verdicts: Sequence[Sequence[Verdict]]) -> Grades:
   )
 
 
+def answer_ids(verdicts: Sequence[Sequence[Verdict]]) -> np.ndarray:
+  """Returns `[P, N]` int32: for each sample the first of its group with the same answer.
+
+  It is -1 for what is no proper answer. An answer without a form that can be compared is like no
+  other.
+  """
+  ids = np.full((len(verdicts), len(verdicts[0])), -1, np.int32)
+  for row, group in zip(ids, verdicts, strict=True):
+    first = {}
+    for i, verdict in enumerate(group):
+      if verdict.kind in ('right', 'wrong'):
+        row[i] = i if verdict.answer is None else first.setdefault(verdict.answer, i)
+  return ids
+
+
 def check_finite(grades: Grades, prompt_ids: Any, step: int) -> None:
   """Raises FloatingPointError, naming the prompt, if a judged reward is NaN or infinite.
 
