@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 import struct
 import subprocess
