@@ -61,12 +61,13 @@ def make_advantage_fn(
     wanted = {'key': key} if 'key' in arguments else {}
     if 'answers' in arguments:
       wanted['answers'] = _completion_ids(rollout) if answers is None else answers
-    mask = rollout.completion_mask
     if 'baseline_weights' in arguments:
-      chances = jnp.exp(rollout.sampling_log_probs)
-      wanted['baseline_weights'] = jnp.sum(jnp.where(mask, (1 - chances) ** 2, 0), axis=-1)
+      surprise = (1 - jnp.exp(rollout.sampling_log_probs)) ** 2
+      mask = rollout.completion_mask
+      wanted['baseline_weights'] = jnp.sum(jnp.where(mask, surprise, 0), axis=-1)
     if not {'entropy', 'ratios'} & set(arguments):
       return wanted
+    mask = rollout.completion_mask
     log_probs, entropy = forward(params, rollout)
     if 'entropy' in arguments:
       total = jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2))

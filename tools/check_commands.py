@@ -144,7 +144,7 @@ RULES = (
   Rule(rf'python -m experiments\.launcher --config=configs/{_RELEASED}', tiny_sweep, 60),
   Rule(r'python -m experiments\.launcher ', with_words(_TWO_STEPS[0]), 60),
   Rule(r'python -m experiments\.(maze_tiny|hidden_answer)\.sweep', with_words('--smoke'), 90),
-  Rule(r'python -m experiments\.steps_ahead\.sweep', with_words('--smoke'), 90),
+  Rule(r'python -m experiments\.(steps_ahead|gradient_noise)\.sweep', with_words('--smoke'), 120),
   Rule(r'python -m experiments\.toy_annealing\.sweep', as_written, 100),
   Rule(
     r'python -m experiments\.interval_coverage\.sweep',
