@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 
 from pkpo_jax import groups, ranks, weights
 from pkpo_jax.errors import FieldError, FieldTypeError, expect
+from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.typing import AnyArray, K, Mask, PerGroup, Rewards
 from pkpo_jax.weights import subset_weights
 
@@ -21,6 +22,7 @@ from pkpo_jax.weights import subset_weights
 Counts = Shaped[AnyArray, '*p'] | int | np.integer
 
 
+@takes_k_per_group
 def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   """Returns the unbiased estimate of max@k = E[max of k rewards] for each group.
 
@@ -50,6 +52,7 @@ def max_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   return jnp.where(group.allows(k), top + below_top, 0)[..., 0]
 
 
+@takes_k_per_group
 def order_statistic_at_k(
   rewards: Rewards,
   k: K,
@@ -93,6 +96,7 @@ def order_statistic_at_k(
   return jnp.where(group.allows(checked), estimate, 0)[..., 0]
 
 
+@takes_k_per_group
 def min_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   """Returns the unbiased estimate of E[min of k rewards]; of 0 and 1, of pass^k: all k are right.
 

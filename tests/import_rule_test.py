@@ -14,7 +14,7 @@ PACKAGE = ROOT / 'pkpo_jax'
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
   {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
-  {'types', 'weights', 'groups', 'ranks'},
+  {'types', 'weights', 'group_ks', 'groups', 'ranks'},
   {'estimators', 'intervals', 'advantages', 'reweighting', 'schedules', 'losses'},
   {'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
@@ -30,7 +30,7 @@ LAYERS = [
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}
-KERNELS |= {'intervals', 'losses', 'reweighting', 'schedules'}
+KERNELS |= {'group_ks', 'intervals', 'losses', 'reweighting', 'schedules'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
 OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
 HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}

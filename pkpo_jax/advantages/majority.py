@@ -15,6 +15,7 @@ from scipy import special
 
 from pkpo_jax import groups
 from pkpo_jax.errors import expect
+from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 
 # The work grows with n^4 log n.
@@ -23,6 +24,7 @@ MAX_SAMPLES = 64
 _WAYS = special.comb(*np.indices((MAX_SAMPLES + 1, MAX_SAMPLES + 1))).astype(np.float32)
 
 
+@takes_k_per_group
 def maj_at_k(
   rewards: Rewards,
   *,

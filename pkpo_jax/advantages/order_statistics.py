@@ -10,10 +10,12 @@ import jax.numpy as jnp
 
 from pkpo_jax import groups, weights
 from pkpo_jax.advantages.pkpo import gains_less_losses
+from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.ranks import weights_of_ranks
 from pkpo_jax.typing import Advantages, K, Mask, Rewards
 
 
+@takes_k_per_group
 def order_statistic(
   rewards: Rewards,
   *,
@@ -61,6 +63,7 @@ def order_statistic(
   return _centered(group, weights_of_ranks(statistic, k, group.n, **options), checked)
 
 
+@takes_k_per_group
 def pass_hat_k(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns centered advantages, unbiased for pass^k: that all of k samples are right.
 

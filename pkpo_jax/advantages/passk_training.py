@@ -17,10 +17,12 @@ from pkpo_jax import groups
 from pkpo_jax.advantages.pkpo import excess_over_mean_max
 from pkpo_jax.advantages.relatives import grpo
 from pkpo_jax.errors import FieldError
+from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.typing import Advantages, AnyArray, K, Key, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
 
+@takes_k_per_group
 def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns the analytical Pass@k Training advantages, for binary and continuous rewards.
 
@@ -60,6 +62,7 @@ def passk_analytical(rewards: Rewards, *, k: K, where: Mask = None) -> Advantage
   return group.mask(jnp.where(has_signal, excess * inverse_std, 0))
 
 
+@takes_k_per_group
 def passk_bootstrap(
   rewards: Rewards, *, k: K, key: Key, num_groups: int | None = None, where: Mask = None
 ) -> Advantages:
@@ -97,6 +100,7 @@ def passk_bootstrap(
   return group.mask(jnp.where(group.allows(k), advantages + group.zeros(), 0))
 
 
+@takes_k_per_group
 def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns the full-sampling Pass@k Training advantages.
 
@@ -131,6 +135,7 @@ def passk_full_sampling(rewards: Rewards, *, k: K, where: Mask = None) -> Advant
   return jnp.where(is_used, shared, group.zeros())
 
 
+@takes_k_per_group
 def passk_exceeding(
   rewards: Rewards, *, k: K, success_threshold: float = 1.0, where: Mask = None
 ) -> Advantages:
@@ -154,6 +159,7 @@ def passk_exceeding(
   return passk_analytical(rewards, k=k, where=where) * scale
 
 
+@takes_k_per_group
 def passk_combination(
   rewards: Rewards, *, k: K, success_threshold: float = 1.0, where: Mask = None
 ) -> Advantages:

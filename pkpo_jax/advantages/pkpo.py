@@ -18,10 +18,12 @@ from jaxtyping import Shaped
 
 from pkpo_jax import groups
 from pkpo_jax.errors import FieldError, expect
+from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
 
+@takes_k_per_group
 def pkpo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns PKPO advantages without a baseline, unbiased for max@k and of high variance.
 
@@ -48,6 +50,7 @@ def pkpo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   return _finish(group, k * top - group.count * lost, group.allows(k))
 
 
+@takes_k_per_group
 def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns PKPO advantages with the leave-one-out baseline, unbiased for max@k.
 
@@ -81,6 +84,7 @@ def pkpo_loo(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   return _finish(group, jnp.where(k == 1, group.minus_mean_of_others(), advantages), allowed)
 
 
+@takes_k_per_group
 def pkpo_loo_minus_one(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns PKPO advantages with the leave-one-out-minus-one baseline, unbiased for max@k.
 
@@ -113,6 +117,7 @@ def pkpo_loo_minus_one(rewards: Rewards, *, k: K, where: Mask = None) -> Advanta
   return _finish(group, advantages, group.allows(k))
 
 
+@takes_k_per_group
 def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   """Returns the centered PKPO advantages, unbiased for max@k and summing to 0 in every group.
 
@@ -140,6 +145,7 @@ def pkpo_centered(rewards: Rewards, *, k: K, where: Mask = None) -> Advantages:
   return _finish(group, excess * group.count / jnp.maximum(group.count - k, 1), allowed)
 
 
+@takes_k_per_group
 def pkpo_weighted_loo(
   rewards: Rewards,
   *,

@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 
 from pkpo_jax import groups
 from pkpo_jax.errors import FieldError
+from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
@@ -202,6 +203,7 @@ def rs_grpo(
   return group.mask((below_one - mean) / (beta * (1 + mean)))
 
 
+@takes_k_per_group
 def max_at_k_off_policy(
   rewards: Rewards, *, k: K, ratios: Shaped[AnyArray, '*p n'], where: Mask = None
 ) -> Advantages:
