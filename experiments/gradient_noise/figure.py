@@ -38,7 +38,7 @@ def main(output_dir: Path = RESULTS) -> None:
     rate = next(row['pass_rate'] for row in rows if row['step'] == step)
     axis.set_xscale('log', base=2)
     axis.set_xticks(ks, ks)
-    axis.set(xlabel='k', title=f'step {step}, pass rate {rate:.2f}', yscale='log')
+    axis.set(xlabel='k', title=f'step {step}, pass rate {rate:.2f}')
   panels[0].set_ylabel('noise of the gradient, loo minus one = 1')
   figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
   style.save(figure, output_dir / 'noise.png')

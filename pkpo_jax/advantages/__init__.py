@@ -5,8 +5,8 @@
 `FROM_ROLLOUT` lists: `key` (`passk_bootstrap`), `entropy` (`passk_adaptive`), `ratios`
 (`max_at_k_off_policy`), `baseline_weights` (`pkpo_weighted_loo`), `answers` (`maj_at_k`).
 
-k may also be an integer array with one for each group; `passk_adaptive`, which compares groups, takes
-one for all.
+k may also be an integer array with one for each group; `passk_adaptive`, which compares groups,
+takes one for all.
 
 The last axis is one prompt's samples. Flat rewards `[P * n]` are taken for a single group of P * n
 samples: reshape them to `[P, n]`, or call `pkpo_jax.by_group`.
