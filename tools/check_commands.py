@@ -163,7 +163,7 @@ RULES = (
   ),
   Rule(r'python -m benchmarks\.parity', 'rewrites its table; a test compares the logits'),
   Rule(
-    r'python -m benchmarks\.(gemma2_gpu|rollout|rl_step|log_prob_memory)',
+    r'python -m benchmarks\.(gemma2_gpu|rollout|rl_step|log_prob_memory|ordergrad)',
     'needs a GPU or peers that are not installed; the tests run its small form',
   ),
   Rule(r'python -m benchmarks\.math_agreement', 'rewrites its table; a test compares it'),
