@@ -1,4 +1,4 @@
-"""The benchmark beside OrderGrad, with a stand-in that has its calls; its ranks begin at the best."""
+"""The benchmark beside OrderGrad, with a stand-in that has its calls; the best is its first rank."""
 
 import sys
 
@@ -9,6 +9,7 @@ from benchmarks import ordergrad
 
 STAND_IN = """
 import dataclasses
+import numpy as np
 from pkpo_jax import order_statistic
 
 @dataclasses.dataclass
@@ -24,7 +25,7 @@ class OrderStatTransform:
     return OrderStatTransform(self.k, a)
 
   def lstat_advantage(self, x):
-    ranks = tuple(float(w) for w in self.a[::-1])
+    ranks = tuple(float(w) for w in np.asarray(self.a)[::-1])
     return order_statistic(x, k=self.k, rank_weights=ranks) / self.k
 """
 
