@@ -30,7 +30,7 @@ METHODS = {
   'pkpo': (r'PKPO $s$', SKY, 's', _PKPO),
   'pkpo_loo': (r'PKPO $s^{\mathrm{loo}}$', GREEN, '^', _PKPO),
   'pkpo_loo_minus_one': (r'PKPO $s^{\mathrm{loo-1}}$', BLUE, 'o', _PKPO),
-  'pkpo_weighted_loo': ('PKPO with a weighted baseline (not in the paper)', VERMILION, 's', _PKPO),
+  'pkpo_weighted_loo': ('PKPO, weighted baseline', ORANGE, 's', _PKPO),
   'pkpo_centered': ('PKPO centered (not in the paper)', VERMILION, 'D', _PKPO),
   'passk_analytical': ('Pass@k analytical', ORANGE, 'o', _PASSK_TRAINING),
   'passk_bootstrap': ('Pass@k bootstrap', GREEN, 's', _PASSK_TRAINING),

@@ -1,4 +1,4 @@
-"""The benchmark beside OrderGrad, with a stand-in that has its calls; the best is its first rank."""
+"""The benchmark beside OrderGrad, with a stand-in for it, whose first rank is the best, too."""
 
 import sys
 

@@ -6,13 +6,14 @@ from experiments import results, style
 
 RESULTS = Path(__file__).parent / 'results'
 PANELS = {
-  'PKPO': ('pkpo', 'pkpo_loo', 'pkpo_loo_minus_one', 'pkpo_centered', 'max_at_k_off_policy'),
+  'PKPO': ('pkpo', 'pkpo_loo', 'pkpo_loo_minus_one', 'pkpo_centered', 'pkpo_weighted_loo',
+           'max_at_k_off_policy'),
   'Pass@k Training': (
     'passk_analytical', 'passk_bootstrap', 'passk_full_sampling', 'passk_exceeding',
     'passk_combination', 'passk_adaptive',
   ),
   'Relatives': (
-    'reinforce', 'rloo', 'mean_centered', 'grpo', 'maxrl', 'tailrl', 'rs_grpo', 'tzsm',
+    'reinforce', 'rloo', 'mean_centered', 'grpo', 'f_grpo', 'maxrl', 'tailrl', 'rs_grpo', 'tzsm',
   ),
 }  # fmt: skip
 REFERENCE = 'pkpo_loo_minus_one'

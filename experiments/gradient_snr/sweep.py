@@ -81,6 +81,8 @@ def _advantages(name: str, rewards: np.ndarray) -> np.ndarray:
     found = jax.vmap(lambda group: advantage(group, k=K, entropy=jnp.zeros(())))(rewards)[None]
   elif name == 'max_at_k_off_policy':
     found = advantage(rewards, k=K, ratios=np.ones_like(rewards))[None]
+  elif name == 'pkpo_weighted_loo':
+    found = advantage(rewards, k=K, baseline_weights=None)[None]
   else:
     found = advantage(rewards, k=K)[None]
   return np.asarray(found, np.float64)
