@@ -116,7 +116,8 @@ def min_at_k(rewards: Rewards, k: K, *, where: Mask = None) -> PerGroup:
   >>> print(min_at_k(jnp.array([0., 1., 1.]), 2))
   0.33333334
   """
-  return -max_at_k(-groups.as_group(rewards, where).rewards, k, where=where)
+  # From 0, as the negative of 0 is shown as -0.
+  return 0 - max_at_k(-groups.as_group(rewards, where).rewards, k, where=where)
 
 
 def pass_at_k(num_correct: Counts, num_samples: Counts, k: K) -> PerGroup:

@@ -322,6 +322,7 @@ def test_every_number_of_an_evaluation(greedy, num_pieces, toys):
   np.testing.assert_array_equal(found.ids, np.arange(3, 15))
   np.testing.assert_allclose(found.curves['pass@k'], expected['values'], rtol=1e-5)
   np.testing.assert_allclose(found.curves['maj@k'], expected['majority'], rtol=1e-12)
+  assert list(found.curves) == ['pass@k', 'pass^k', 'maj@k']
   num_right, n = np.round(expected['values'][:, 0] * 6).astype(int), 6
   all_right = [[math.comb(c, k) / math.comb(n, k) for k in (1, 3, 6)] for c in num_right]
   np.testing.assert_allclose(found.curves['pass^k'], all_right, rtol=1e-5)
@@ -345,6 +346,24 @@ def test_every_number_of_an_evaluation(greedy, num_pieces, toys):
     assert metrics[f'eval/pass@{k}_se'] == pytest.approx(error, rel=1e-5)
   diversity = expected['answer_diversity']
   assert metrics['eval/answer_diversity'] == pytest.approx(diversity[diversity == diversity].mean())
+
+
+@pytest.mark.parametrize('kind', ['wrong', 'unjudged'])
+def test_no_vote_over_all_problems_if_one_cannot_be_compared(kind, toys, monkeypatch):
+  """A sample that was not judged has no answer either, but is missing everywhere."""
+  run = make_run(mazes_config())
+  grade = type(run.task).grade
+
+  def without_an_answer(self, prompts, rollout, key):
+    verdicts = grade(self, prompts, rollout, key).verdicts
+    verdicts[4][2] = Verdict(kind)
+    return grades_of(verdicts)
+
+  monkeypatch.setattr(type(run.task), 'grade', without_an_answer)
+  params = run.policy.init(jax.random.key(0))
+  found = measure.make_evaluate(run)(params, 0, jax.random.key(1))
+  assert list(found.curves) == ['pass@k', 'pass^k', *(['maj@k'] if kind == 'unjudged' else [])]
+  assert np.isnan(found.curves['pass@k']).any() == (kind == 'unjudged')
 
 
 def test_the_random_numbers_of_an_evaluation():

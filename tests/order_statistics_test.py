@@ -131,6 +131,7 @@ def test_all_right():
       rewards = np.arange(n) < c
       for k in range(1, n + 1):
         expected = math.comb(c, k) / math.comb(n, k)
+        assert not np.signbit(min_at_k(rewards, k)), 'no -0'
         assert float(min_at_k(rewards, k)) == pytest.approx(expected, abs=1e-6)
         if k < n:
           assert bool(np.any(pass_hat_k(rewards, k=k))) == (k <= c < n)

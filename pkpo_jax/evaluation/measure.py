@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float, Int
 
 from pkpo_jax import processes, sharding
-from pkpo_jax.curves import estimates, metric_name, outcomes_of
+from pkpo_jax.curves import estimated, estimates, metric_name, outcomes_of
 from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
 from pkpo_jax.grading import trim_and_grade
@@ -101,18 +101,21 @@ def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callab
       if after_piece is not None:
         after_piece(*samples)
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+    # In this order, the objective first: trees have theirs by the alphabet.
+    curves = {name: whole.curves[name] for name in estimated(task.objectives)}
     # If the answers of one problem cannot be compared, there is no maj@k over all problems.
-    curves = {name: x for name, x in whole.curves.items() if name != 'maj@k' or _is_known(x, whole)}
+    majority = whole.curves.get('maj@k')
+    if majority is not None and _is_known(majority, curves[task.objectives[0]]):
+      curves['maj@k'] = majority
     bounds = {name: task.reward_range if name == 'max@k' else (0.0, 1.0) for name in curves}
     return whole._replace(curves=curves, exact=exact_fn(params), bounds=bounds)
 
   return evaluate
 
 
-def _is_known(majority: Float[np.ndarray, 'P K'], evaluation: Evaluation) -> bool:
-  """Returns whether maj@k is known wherever the other curves are."""
-  known = ~np.isnan(next(iter(evaluation.curves.values())))
-  return not np.isnan(majority[known]).any()
+def _is_known(majority: Float[np.ndarray, 'P K'], objective: Float[np.ndarray, 'P K']) -> bool:
+  """Returns whether maj@k is known wherever the objective is."""
+  return not np.isnan(majority[~np.isnan(objective)]).any()
 
 
 def verdict_metrics(verdicts: list[list[Verdict]] | None) -> dict[str, float]:
