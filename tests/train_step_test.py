@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from configs import default
-from pkpo_jax import losses
+from pkpo_jax import losses, maj_at_k, pkpo_weighted_loo
 from pkpo_jax.losses import LOSS_CHOICES
 from pkpo_jax.optimizer import make_optimizer
 from pkpo_jax.settings import AdvantageSettings, LossSettings
@@ -284,6 +284,37 @@ def test_sequence_ratios_stay_finite():
     rewards = jnp.zeros((8, 4)).at[:, 0].set(1)
     moved = rollout.replace(sampling_log_probs=sampling)
     assert np.all(np.isfinite(fn(None, moved, rewards, None, jnp.int32(2), KEY)))
+
+
+def test_baselines_are_weighted_by_surprise():
+  rollout, rewards = _make()[4], jax.random.normal(KEY, (8, 4))
+  chances = np.exp(np.asarray(rollout.sampling_log_probs))
+  weights = [
+    [sum((1 - p) ** 2 for p in row[: int(mask.sum())]) for row, mask in zip(*group, strict=True)]
+    for group in zip(chances, np.asarray(rollout.completion_mask), strict=True)
+  ]
+  found = _advantage_fn('pkpo_weighted_loo')(None, rollout, rewards, None, jnp.int32(2), KEY)
+  expected = pkpo_weighted_loo(rewards, k=2, baseline_weights=np.array(weights, np.float32))
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  alike = pkpo_weighted_loo(rewards, k=2, baseline_weights=None)
+  assert not np.allclose(found, alike, atol=1e-2)
+
+
+def test_votes_are_of_given_answers_or_of_completions():
+  """Samples 1 and 3 are the same, sample 0 is their beginning."""
+  rollout, rewards = _make()[4], jnp.zeros((8, 4)).at[:, 1].set(1)
+  tokens, twin = rollout.completions, rollout.completions[:, 1]
+  mask = jnp.arange(tokens.shape[-1]) < jnp.array([3, 4, 4, 4])[:, None]
+  rollout = rollout.replace(
+    completions=tokens.at[:, 0].set(twin).at[:, 2].set(twin + 1).at[:, 3].set(twin),
+    completion_mask=jnp.broadcast_to(mask, tokens.shape),
+  )
+  of_completions = np.array([[0, 1, 2, 1]] * 8, np.int32)
+  given = np.array([[0, 1, 0, -1]] * 8, np.int32)
+  fn = _advantage_fn('maj_at_k', num_samples=4)
+  for answers, expected in ((None, of_completions), (given, given)):
+    found = fn(None, rollout, rewards, None, jnp.int32(2), KEY, answers)
+    np.testing.assert_array_equal(found, maj_at_k(rewards, k=2, answers=expected))
 
 
 def test_advantages_that_cannot_work_name_the_field():

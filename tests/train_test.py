@@ -12,11 +12,11 @@ import pytest
 
 from configs import bandit, default, gaussian, maze_tiny
 from experiments.toy import train_seeds
-from pkpo_jax import ADVANTAGES
+from pkpo_jax import ADVANTAGES, maj_at_k, sharding
 from pkpo_jax.data.pipeline import problem_ids
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.policies import POLICIES
-from pkpo_jax.run import jit_train_step, make_run
+from pkpo_jax.run import jit_train_step, make_run, make_source
 from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.tasks.grades import Verdict, grades_of
 from pkpo_jax.train import train
@@ -215,6 +215,22 @@ def test_every_advantage_gets_what_it_asks_for(name):
   advantages = run.advantage_fn(params, rollout, rewards, None, run.k_schedule(0), keys[3])
   assert advantages.shape == (8, 16)
   assert np.any(advantages != 0)
+
+
+def test_votes_are_of_the_verifiers_answers():
+  """Not of the completions, which differ where answers are equal."""
+  run = make_run(_small(**{'advantage.name': 'maj_at_k', 'advantage.k': 2}))
+  params, keys = run.policy.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 3)
+  over_prompts = sharding.over_prompts(sharding.make_mesh(run.settings.mesh))
+  source = make_source(run, over_prompts, params)
+  rollout = run.policy.sample(params, run.task.prompts(0, 8, keys[0]), 16, keys[1])
+  verdict = lambda p, i: Verdict('right', 'a') if i < p else Verdict('wrong', 'bc'[i % 2])
+  grades = grades_of([[verdict(p, i) for i in range(16)] for p in range(8)])
+  found = source.advantages(params, rollout, grades, jnp.int32(2), keys[2])
+  ids = [[0 if i < p else 1 + i % 2 for i in range(16)] for p in range(8)]
+  expected = maj_at_k(grades.rewards, k=2, answers=np.array(ids))
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  assert np.any(expected != 0)
 
 
 @pytest.mark.parametrize('arg', ['hidden_answer', 'gaussian'])

@@ -18,7 +18,7 @@ from pkpo_jax.errors import expect
 from pkpo_jax.group_ks import takes_k_per_group
 from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 
-# The work grows with n^4 log n.
+# The work grows with n^3 log n: vote counts and nodes, points of the circle, answers.
 MAX_SAMPLES = 64
 # C(size, j), at most 2e18.
 _WAYS = special.comb(*np.indices((MAX_SAMPLES + 1, MAX_SAMPLES + 1))).astype(np.float32)
@@ -167,7 +167,7 @@ def _shares_won(
   while first <= n:
     # With t votes or more for each, at most n // t answers tie.
     last = min(2 * first - 1, n)
-    nodes, node_weights = _gauss_legendre(n // first // 2 + 1)
+    nodes, node_weights = (x.astype(np.float32) for x in gauss_legendre(n // first // 2 + 1))
     step = functools.partial(win_with, nodes=nodes, node_weights=node_weights)
     carry = lax.fori_loop(first, last + 1, step, carry)
     first = last + 1
@@ -196,15 +196,13 @@ def _products_of_others(factors: jax.Array, wins: jax.Array) -> tuple[jax.Array,
   axis = factors.ndim - 2
   pairs = factors, wins
   scan = functools.partial(lax.associative_scan, multiply, axis=axis)
-  one = jnp.ones_like(lax.slice_in_dim(factors, 0, 1, axis=axis))
+  # The product of nothing, and its sum over winners.
+  one = jnp.ones_like(factors[..., :1, :])
   ends = one, jnp.zeros_like(one)
-  shifted = lambda scanned, start: [
-    lax.concatenate([end, lax.slice_in_dim(x, 0, -1, axis=axis)], axis)
-    if start
-    else lax.concatenate([lax.slice_in_dim(x, 1, None, axis=axis), end], axis)
-    for end, x in zip(ends, scanned, strict=True)
-  ]
-  return multiply(shifted(scan(pairs), True), shifted(scan(pairs, reverse=True), False))
+  before = lambda x, end: jnp.concatenate([end, x[..., :-1, :]], axis)
+  after = lambda x, end: jnp.concatenate([x[..., 1:, :], end], axis)
+  first_ones, last_ones = scan(pairs), scan(pairs, reverse=True)
+  return multiply(tuple(map(before, first_ones, ends)), tuple(map(after, last_ones, ends)))
 
 
 def _binomial(size: jax.Array, j: jax.Array, chance: jax.Array) -> jax.Array:
@@ -216,7 +214,7 @@ def _binomial(size: jax.Array, j: jax.Array, chance: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def _gauss_legendre(num_points: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns nodes and weights on [0, 1], exact for powers below 2 num_points."""
+def gauss_legendre(num_points: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns float64 nodes and weights on [0, 1], exact for powers below 2 num_points."""
   nodes, node_weights = np.polynomial.legendre.leggauss(num_points)
-  return (nodes.astype(np.float32) + 1) / 2, node_weights.astype(np.float32) / 2
+  return (nodes + 1) / 2, node_weights / 2

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage, special
 
+from pkpo_jax.advantages.majority import gauss_legendre
 from pkpo_jax.errors import expect
 from pkpo_jax.tasks.grades import KINDS, Grades, Verdict
 from pkpo_jax.types import Rollout
@@ -159,7 +160,7 @@ def _won(choices: Sequence[tuple[int, bool]], num_samples: int) -> Float[np.ndar
   for t in range(1, max((n for n, is_right in choices if is_right), default=0) + 1):
     able = [choice for choice in choices if choice[0] >= t]
     # At most this many choices get t votes each, which bounds the power of u.
-    u, weights = _gauss_legendre(min(len(able), num_samples // t) // 2 + 1)
+    u, weights = gauss_legendre(min(len(able), num_samples // t) // 2 + 1)
     # Coefficients of 1, z, ..., z^N for each u: of the product, and of the sum over winners.
     product = np.zeros((2, len(u), num_samples + 1))
     product[0] = _choose(num_samples - sum(n for n, _ in able))[: num_samples + 1]
@@ -181,10 +182,3 @@ def _won(choices: Sequence[tuple[int, bool]], num_samples: int) -> Float[np.ndar
 def _choose(n: int) -> Float[np.ndarray, 'j']:
   """Returns C(n, j) for j = 0, ..., 1024."""
   return special.comb(n, np.arange(MAX_VOTERS + 1))
-
-
-@functools.cache
-def _gauss_legendre(num_points: int) -> tuple[Float[np.ndarray, 'q'], Float[np.ndarray, 'q']]:
-  """Returns nodes and weights on [0, 1], exact for powers below 2 num_points."""
-  nodes, weights = np.polynomial.legendre.leggauss(num_points)
-  return (nodes + 1) / 2, weights / 2
