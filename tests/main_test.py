@@ -14,6 +14,7 @@ from pkpo_jax.errors import MissingDataError, MissingPackageError, require_packa
 from pkpo_jax.metrics import read_metrics
 from pkpo_jax.tasks import TASKS, HiddenAnswer
 from pkpo_jax.train import train
+from tests.garbage import leaves_garbage
 from tests.interruptions import metrics_text
 
 
@@ -55,9 +56,7 @@ def _no_room(event, args):
 
 
 # While the run goes on, and at its end, which waits for the last one.
-# The checkpointer's own threads do not end tidily then.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@leaves_garbage
 @pytest.mark.parametrize('path', ['checkpoints/4', 'checkpoints/6'])
 def test_a_save_that_fails_is_one_line_and_the_run_can_go_on(path, run_main, tmp_path, capfd):
   train(_config(), tmp_path / 'whole')

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pkpo_jax.metrics import MetricWriter
 from pkpo_jax.tasks import HiddenAnswer
 from pkpo_jax.train import train
 from tests.faults.cases import make_config
+from tests.garbage import leaves_garbage
 from tests.interruptions import metrics_text
 
 _full = []  # Paths where there is no room at the moment.
@@ -87,9 +87,6 @@ def test_a_disk_full_of_samples(name, whole, tmp_path):
   assert _files(train_in(tmp_path)) == whole
 
 
-# The checkpointer's own threads do not end tidily then.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def _put_back(away, folder):
   """Moves the checkpoints back, whatever a thread of the checkpointer still writes there."""
   for _ in range(100):
@@ -101,6 +98,7 @@ def _put_back(away, folder):
   pytest.fail(f'{folder} was written again and again')
 
 
+@leaves_garbage
 def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch, capfd):
   workdir, away = tmp_path / 'run', tmp_path / 'away'
   prompts = HiddenAnswer.prompts
@@ -114,7 +112,6 @@ def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch
     patch.setattr(HiddenAnswer, 'prompts', remove)
     with pytest.raises(SaveError, match='could not be saved: somebody has removed .*checkpoints. '):
       train_in(workdir)
-  gc.collect()  # What the checkpointer left half done would else be noticed in another test.
   _put_back(away, workdir / 'checkpoints')
   capfd.readouterr()
   assert _files(train_in(workdir)) == whole
