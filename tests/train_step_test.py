@@ -1,6 +1,7 @@
 """The training step in pieces equals the step in one, and the step written as a loop."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -27,6 +28,7 @@ EVERYTHING = {'name': 'ppo', 'kl_coef': 0.3, 'entropy_coef': 0.2}
 KEY = jax.random.key(7)
 
 
+@functools.cache
 def _make(optimizer=None, dtype=jnp.float32, **options):
   """Returns (policy, optimizer, state, frozen, rollout, advantages), somewhat off-policy."""
   policy = make_policy(dtype=dtype, **options)
@@ -44,6 +46,12 @@ def _step(settings, policy, optimizer, *arguments):
   return jax.jit(make_train_step(policy, optimizer, settings))(*arguments, KEY)
 
 
+@functools.cache
+def _whole(settings):
+  """Returns (state, metrics) after a step in one piece."""
+  return _step(settings, *_make())
+
+
 def _assert_close(tree, other, **tolerance):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, other)
 
@@ -57,10 +65,9 @@ def _assert_close(tree, other, **tolerance):
 )
 @pytest.mark.parametrize('options', [{}, EVERYTHING])
 def test_pieces_equal_one_batch(counts, normalization, options):
-  made = _make()
   settings = dataclasses.replace(SETTINGS, normalization=normalization, **options)
-  whole, metrics = _step(settings, *made)
-  split, split_metrics = _step(_in_pieces(settings, *counts), *made)
+  whole, metrics = _whole(settings)
+  split, split_metrics = _step(_in_pieces(settings, *counts), *_make())
   _assert_close(split, whole, rtol=1e-5, atol=1e-6)
   assert metrics.keys() == split_metrics.keys()
   for name in metrics:
@@ -100,21 +107,34 @@ def test_pieces_are_as_long_as_they_have_to_be(monkeypatch):
   assert len(set(expected)) > 1
 
 
+HAS_SIGNAL = np.array([3, 4, 7])
+
+
+def _few_with_signal():
+  """Returns _make()'s, with advantages of 0 but for three of eight prompts."""
+  *made, advantages = _make()
+  return *made, advantages.at[np.setdiff1d(np.arange(8), HAS_SIGNAL)].set(0)
+
+
+@functools.cache
+def _whole_and_others(settings):
+  """Returns (state, metrics) after a step of all prompts, and metrics of those with signal."""
+  *made, rollout, advantages = _few_with_signal()
+  others = jax.tree.map(lambda x: x[HAS_SIGNAL], (rollout, advantages))
+  return *_step(settings, *made, rollout, advantages), _step(settings, *made, *others)[1]
+
+
 @pytest.mark.parametrize('counts', [(1, 1, 1), (4, 1, 1), (8, 2, 3)])
 @pytest.mark.parametrize('normalization', LOSS_CHOICES['normalization'])
 @pytest.mark.parametrize('name', LOSS_CHOICES['name'])
 def test_prompts_without_signal_are_left_out(counts, normalization, name, monkeypatch):
   """All that is summed stays. Means over tokens are those of an update of the other prompts."""
-  *made, rollout, advantages = _make()
-  advantages = advantages.at[np.array([0, 1, 2, 5, 6])].set(0)
-  has_signal = np.array([3, 4, 7])
   settings = dataclasses.replace(SETTINGS, normalization=normalization, name=name)
-  whole, metrics = _step(settings, *made, rollout, advantages)
-  of_others = jax.tree.map(lambda x: x[has_signal], (rollout, advantages))
-  _, metrics_of_others = _step(settings, *made, *of_others)
-  seen = _watch(made[0], monkeypatch)
+  whole, metrics, metrics_of_others = _whole_and_others(settings)
+  policy, *made = _few_with_signal()
+  seen = _watch(policy, monkeypatch)
   settings = _in_pieces(settings, *counts, skip_without_signal=True)
-  actual, actual_metrics = jax.block_until_ready(_step(settings, *made, rollout, advantages))
+  actual, actual_metrics = jax.block_until_ready(_step(settings, policy, *made))
   jax.effects_barrier()
   assert len(seen) == {1: 1, 4: 2, 8: 3 * 2}[counts[0]], '3 of 8 prompts fill 2 of 4 blocks'
   _assert_close(actual, whole, rtol=1e-5, atol=1e-6)
