@@ -93,7 +93,7 @@ def train(
   command = [sys.executable, '-m', 'pkpo_jax.main', f'--config={config}', f'--workdir={workdir}']
   command += [f'--config.{name}={value}' for name, value in {**fixed, **fields}.items()]
   if count > 1:
-    command += [f'--coordinator_address=127.0.0.1:{_free_port()}', f'--num_processes={count}']
+    command += [f'--coordinator_address=127.0.0.1:{free_port()}', f'--num_processes={count}']
   with contextlib.ExitStack() as stack:
     running = []
     for i in range(count):
@@ -120,7 +120,8 @@ def times(metrics: pathlib.Path) -> list[dict[str, float]]:
   return [{name: x for name, x in step.items() if is_part(name)} for step in steps]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """Returns a port of this machine that nobody listens on."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     return free.getsockname()[1]

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from benchmarks.weak_scaling import free_port
 from tests.interruptions import command_process, verifiers_of
-from tests.ports import free_port
 
 # So long that a signal in the middle comes before the end.
 BANDIT = ['--config=configs/bandit.py:quick', '--config.num_train_steps=60']
