@@ -33,6 +33,9 @@ RIVALS = {
 MAIN = 'pkpo_loo_minus_one'
 SHAPES = ((1024, 16), (1024, 64), (1024, 256), (1, 65536))
 LARGE_SHAPES = ((65536, 16), (65536, 64))
+# Of maj_at_k, and of how many answers its samples are drawn; more samples it does not take.
+MAJORITY_SHAPES = ((64, 8), (64, 16), (64, 32), (8, 64), (64, 64))
+NUM_ANSWERS = 8
 SCALING_LOG_N = range(8, 21)
 # The fit leaves out sizes whose time is mostly that of a call.
 FIT_FROM_LOG_N = 12
@@ -54,6 +57,7 @@ TABLES = {
     'first_call_ms',
     'all_ks_ms',
   ),
+  'majority': ('prompts', 'n', 'ours_ms', 'max_ms', 'ours/max', 'ms_per_prompt', 'first_call_ms'),
   'targets': ('target', 'measured', 'bound', 'reached'),
 }
 CAPTIONS = {
@@ -63,6 +67,10 @@ CAPTIONS = {
   ),
   'scaling': 'Cost against n; per_nlogn is time / (n log2 n) in units of the first row.',
   'compilation': 'Compilations while k runs over 1..n.',
+  'majority': (
+    f'`maj_at_k` of {NUM_ANSWERS} answers, drawn with chances 1/2, 1/4, and so on, of which the '
+    f'second is right; max_ms is `{MAIN}` of the same rewards.'
+  ),
   'targets': 'What was to be reached.',
 }
 
@@ -186,6 +194,26 @@ def compilation_rows(n: int) -> Iterator[Row]:
     }
 
 
+def majority_rows(shapes: Iterable, seconds: float) -> Iterator[Row]:
+  rng, k = np.random.default_rng(SEED), jnp.int32(K)
+  for num_prompts, n in shapes:
+    drawn = np.minimum(rng.geometric(0.5, (num_prompts, n)), NUM_ANSWERS).astype(np.int32)
+    answers, rewards = jnp.asarray(drawn), jnp.asarray(drawn == 2, jnp.float32)
+    vote, main_fn = jax.jit(pkpo_jax.maj_at_k), jax.jit(getattr(pkpo_jax, MAIN))
+    contenders = {
+      'ours': lambda x=rewards, y=answers, fn=vote: fn(x, k=k, answers=y),
+      'max': lambda x=rewards, fn=main_fn: fn(x, k=k),
+    }
+    _, first_call_ms = first_call(contenders['ours'])
+    jax.block_until_ready(contenders['max']())
+    ms = take_turns(contenders, seconds)
+    yield {
+      **{'kernel': 'maj_at_k', 'prompts': num_prompts, 'n': n},
+      **{'ours_ms': ms['ours'], 'max_ms': ms['max'], 'ours/max': ms['ours'] / ms['max']},
+      **{'ms_per_prompt': ms['ours'] / num_prompts, 'first_call_ms': first_call_ms},
+    }
+
+
 def exponent(rows: Sequence[Row], column: str) -> float:
   """Returns p of the fit time = c (n log n)^p; 1 is n log n."""
   rows = [row for row in rows if row['n'] >= 2**FIT_FROM_LOG_N] or rows
@@ -235,6 +263,7 @@ def run(quick: bool, large: bool) -> dict[str, list[Row]]:
     'speed': lambda: speed_rows(shapes, seconds, ms_per_byte),
     'scaling': lambda: scaling_rows((8, 10) if quick else SCALING_LOG_N, seconds),
     'compilation': lambda: compilation_rows(4 if quick else 16),
+    'majority': lambda: majority_rows(((4, 8),) if quick else MAJORITY_SHAPES, seconds),
     'targets': lambda: target_rows(rows),
   }
   for table, make in makers.items():

@@ -53,6 +53,14 @@ def test_compilations_are_counted(rows):
   assert counts == {'traced': '1', 'static': '4'}
 
 
+def test_the_vote_is_timed_beside_the_maximum(rows):
+  (row,) = [row for row in rows if row['table'] == 'majority']
+  assert (row['kernel'], row['prompts'], row['n']) == ('maj_at_k', '4', '8')
+  assert float(row['ours/max']) == pytest.approx(
+    float(row['ours_ms']) / float(row['max_ms']), rel=1e-3
+  )
+
+
 def test_markdown_holds_every_row(outdir, rows):
   tables = [
     line for line in (outdir / 'kernels_cpu.md').read_text().splitlines() if line[:1] == '|'
