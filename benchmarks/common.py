@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import re
+import socket
 import statistics
 import subprocess
 import time
@@ -129,3 +130,10 @@ def time_in_turns(contenders, arguments, repeats) -> dict[str, float]:
       jax.block_until_ready(fn(*arguments))
       times[name].append(time.perf_counter() - start)
   return {name: statistics.median(values) for name, values in times.items()}
+
+
+def free_port() -> int:
+  """Returns a port of this machine that nobody listens on."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -93,7 +92,7 @@ def train(
   command = [sys.executable, '-m', 'pkpo_jax.main', f'--config={config}', f'--workdir={workdir}']
   command += [f'--config.{name}={value}' for name, value in {**fixed, **fields}.items()]
   if count > 1:
-    command += [f'--coordinator_address=127.0.0.1:{free_port()}', f'--num_processes={count}']
+    command += [f'--coordinator_address=127.0.0.1:{common.free_port()}', f'--num_processes={count}']
   with contextlib.ExitStack() as stack:
     running = []
     for i in range(count):
@@ -118,10 +117,3 @@ def times(metrics: pathlib.Path) -> list[dict[str, float]]:
   steps = [x for x in lines if 'train/loss' in x and x['step'] >= _NUM_COMPILING]
   is_part = lambda name: name.startswith('time/') and name != 'time/tokens_per_s'
   return [{name: x for name, x in step.items() if is_part(name)} for step in steps]
-
-
-def free_port() -> int:
-  """Returns a port of this machine that nobody listens on."""
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    return free.getsockname()[1]

@@ -108,7 +108,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # Of many types: what the file system raises comes wrapped.
-      cause = str(error).strip().partition('\n')[0]
+      cause = str(error).strip().partition('\n')[0].rstrip('.') + '.'
       rest = 'The ones before are still there, and the same command goes on from the last.'
       folder = self._manager.directory
       earlier = [x for x in self._manager.all_steps() if x != step]

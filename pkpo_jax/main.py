@@ -13,7 +13,7 @@ import sys
 from absl import app, flags, logging
 
 from pkpo_jax import processes
-from pkpo_jax.errors import CONFIG_ERRORS, USER_ERRORS
+from pkpo_jax.errors import CONFIG_ERRORS, USER_ERRORS, SaveError
 from pkpo_jax.flags import (
   connect_by_flags,
   define_process_flags,
@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'expected only flags, got {argv[1:]}.')
   logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
+  # What its threads meet comes as SaveError, in one line.
+  logging.get_absl_handler().addFilter(lambda record: '/orbax/' not in record.pathname)
   config, workdir = flags.FLAGS.config, pathlib.Path(_WORKDIR.value)
   keep_compilations(workdir)
   try:
@@ -53,6 +55,9 @@ def main(argv: list[str]) -> None:
     sys.exit(str(error))
   try:
     run_steps(prepared)
+  except SaveError as error:
+    print(error, file=sys.stderr)
+    processes.leave()  # On the way out, Python would wait for what was being saved.
   except USER_ERRORS as error:
     sys.exit(str(error))
   except SystemExit:

@@ -47,7 +47,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     WorkdirError: if workdir belongs to another config or another process, or has checkpoints of
       which none can be read.
     FloatingPointError: if a reward or a metric is NaN or infinite.
-    SaveError: if a checkpoint cannot be written.
+    SaveError: if a checkpoint cannot be written. Threads of the checkpointer may then wait for ever
+      for what could not be, and a process that ends waits for them; `pkpo_jax.main` does not.
     SystemExit: with code 0, after SIGTERM.
   """
   return run_steps(prepare(config, workdir))

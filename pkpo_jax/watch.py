@@ -6,7 +6,6 @@ how its process is, and looks at the files of the others.
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -79,7 +78,7 @@ class Watch:
       traceback.print_exception(kind, error, trace)
     self._say('failed', f'{kind.__name__}: {error}'.partition('\n')[0])
     self._companion.wait()
-    _exit()  # On the way out, JAX would wait for the others.
+    processes.leave()  # On the way out, JAX would wait for the others.
 
   def _say(self, state: str, reason: str = '') -> None:
     """Tells the companion how this process is."""
@@ -99,7 +98,7 @@ class Watch:
   def _obey(self) -> None:
     """Ends this process when the companion says so."""
     if self._companion.stdout.readline():
-      _exit()
+      processes.leave()
 
 
 def _may_be_of_others(error: BaseException) -> bool:
@@ -115,9 +114,3 @@ def _empty(folder: pathlib.Path) -> None:
   folder.mkdir(exist_ok=True)
   for path in folder.iterdir():
     path.unlink()
-
-
-def _exit() -> None:
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(1)

@@ -21,7 +21,6 @@ from pkpo_jax.settings import CheckpointSettings
 from pkpo_jax.tally import Tally
 from pkpo_jax.types import Snapshot, TrainState
 from pkpo_jax.workdir import claim_workdir
-from tests.garbage import leaves_garbage
 
 ITEMS = ('params', 'optimizer', 'tally', 'key', 'position', 'score', 'checksums')
 
@@ -207,7 +206,6 @@ def _size(path):
 DAMAGES = [(item, how) for item in ITEMS for how in ('flip', 'truncated', 'missing')]
 
 
-@leaves_garbage
 @pytest.mark.parametrize('item, how', [*DAMAGES, ('params', 'one flip'), ('optimizer', 'one flip')])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(item, how, workdir, capfd):
   damaged = workdir / 'checkpoints' / '2'
@@ -221,7 +219,6 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(item, how, wor
   assert [path.name for path in (workdir / 'corrupt').iterdir()] == ['2']
 
 
-@leaves_garbage
 def test_the_step_of_a_damaged_checkpoint_can_be_saved_again(workdir):
   """And be damaged again."""
   for names in (['2'], ['2', '2.1']):
@@ -246,7 +243,6 @@ def test_one_wrong_bit_in_any_place_changes_the_checksum(saved, tmp_path):
       assert _checksums({'tally': {'x': bad}}) != expected
 
 
-@leaves_garbage
 def test_if_none_can_be_read_all_are_named_and_nothing_begins_afresh(workdir, capfd):
   for step in (1, 2):
     _damage(workdir / 'checkpoints' / str(step) / 'params', 'missing')
@@ -256,7 +252,6 @@ def test_if_none_can_be_read_all_are_named_and_nothing_begins_afresh(workdir, ca
   assert not (workdir / 'corrupt').exists()
 
 
-@leaves_garbage
 def test_an_old_checkpoint_that_is_half_deleted_is_no_trouble(workdir):
   """A run may be killed while it deletes one."""
   for item in ITEMS[::2]:
@@ -268,7 +263,6 @@ def test_an_old_checkpoint_that_is_half_deleted_is_no_trouble(workdir):
   assert _steps(workdir) == [3, 4]
 
 
-@leaves_garbage
 def test_a_renamed_checkpoint_is_damaged(workdir, capfd):
   checkpoints = workdir / 'checkpoints'
   shutil.copytree(checkpoints / '1', checkpoints / '3')
@@ -276,7 +270,6 @@ def test_a_renamed_checkpoint_is_damaged(workdir, capfd):
   assert 'holds step 1' in capfd.readouterr().err
 
 
-@leaves_garbage
 def test_a_damaged_score_is_named(workdir, capfd):
   settings = _settings(1, 'eval/pass@1')
   _save(workdir, [3, 4], settings, {3: {'eval/pass@1': 1.0}})
@@ -321,7 +314,6 @@ def test_parameters_go_where_and_are_of_what_type_they_are_wanted(saved):
   _assert_params(as_saved, 1)
 
 
-@leaves_garbage
 def test_a_workdir_with_damage_gives_the_newest_parameters_and_stays(workdir, capfd):
   damaged = workdir / 'checkpoints' / '2'
   _damage(damaged / 'params', 'one flip')
@@ -334,7 +326,6 @@ def test_a_workdir_with_damage_gives_the_newest_parameters_and_stays(workdir, ca
     restore_params(workdir, _model(), 2)
 
 
-@leaves_garbage
 def test_damage_elsewhere_does_not_matter_to_parameters(workdir):
   for item in ('optimizer', 'tally', 'key', 'score'):
     shutil.rmtree(workdir / 'checkpoints' / '2' / item)

@@ -48,13 +48,6 @@ def room_for_programs():
 
 
 @pytest.fixture
-def garbage_collected():
-  """Collects what the test leaves, so that what is noticed then is not put down to another test."""
-  yield
-  gc.collect()
-
-
-@pytest.fixture
 def no_type_checker():
   """Turns the annotations' checks off, so that the package's own error messages show."""
   jaxtyping.config.update('jaxtyping_disable', True)

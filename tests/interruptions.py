@@ -138,21 +138,31 @@ def train_in_process(workdir, make_config, interruption=None):
   return process.exitcode, num_operations.value
 
 
-def command_process(arguments, output):
+def command_process(arguments, output, prepare=None):
   """Returns a process that runs `pkpo_jax.main` with these arguments, once it has begun.
 
   Args:
     arguments: the command line.
     output: the file of its stdout and stderr.
+    prepare: what it calls first.
   """
   os.environ['PYTHONPATH'] = str(ROOT)
-  process = _context.Process(target=_command, args=(arguments, output))
+  process = _context.Process(target=_command, args=(arguments, output, prepare))
   process.start()
   return process
 
 
-def _command(arguments, output):
+def run_command(arguments, output, prepare=None):
+  """Returns the exit code of `command_process`, and what it printed."""
+  process = command_process(arguments, output, prepare)
+  process.join()
+  return process.exitcode, Path(output).read_text()
+
+
+def _command(arguments, output, prepare):
   _set_up(output)
+  if prepare is not None:
+    prepare()
   os.chdir(ROOT)
   sys.argv = ['main', *arguments]
   try:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks.weak_scaling import free_port
+from benchmarks.common import free_port
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUN = ['--config=configs/bandit.py:quick', '--config.num_train_steps=4', '--config.mesh.data=-1']

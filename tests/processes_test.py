@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from benchmarks.weak_scaling import free_port
+from benchmarks.common import free_port
 from tests.interruptions import command_process, verifiers_of
 
 # So long that a signal in the middle comes before the end.

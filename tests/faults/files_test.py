@@ -1,7 +1,7 @@
 """Files that cannot be written, or go away, under a run: one line, and the rerun is exact."""
 
-import contextlib
 import errno
+import functools
 import os
 import re
 import shutil
@@ -14,9 +14,8 @@ from pkpo_jax.errors import SaveError
 from pkpo_jax.metrics import MetricWriter
 from pkpo_jax.tasks import HiddenAnswer
 from pkpo_jax.train import train
-from tests.faults.cases import make_config
-from tests.garbage import leaves_garbage
-from tests.interruptions import metrics_text
+from tests.faults.cases import ARGUMENTS, make_config
+from tests.interruptions import metrics_text, run_command
 
 _full = []  # Paths where there is no room at the moment.
 
@@ -87,36 +86,32 @@ def test_a_disk_full_of_samples(name, whole, tmp_path):
   assert _files(train_in(tmp_path)) == whole
 
 
-def _put_back(away, folder):
-  """Moves the checkpoints back, whatever a thread of the checkpointer still writes there."""
-  for _ in range(100):
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-      away.rename(folder)
-      return
-    time.sleep(0.1)
-  pytest.fail(f'{folder} was written again and again')
-
-
-@leaves_garbage
-def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, monkeypatch, capfd):
-  workdir, away = tmp_path / 'run', tmp_path / 'away'
+def _remove_checkpoints(workdir):
+  """Moves the folder away before step 5; in a process of its own."""
   prompts = HiddenAnswer.prompts
 
   def remove(self, step, *arguments):
     if step == 5:
-      (workdir / 'checkpoints').rename(away)
+      (workdir / 'checkpoints').rename(workdir / 'away')
     return prompts(self, step, *arguments)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(HiddenAnswer, 'prompts', remove)
-    with pytest.raises(SaveError, match='could not be saved: somebody has removed .*checkpoints. '):
-      train_in(workdir)
-  _put_back(away, workdir / 'checkpoints')
-  capfd.readouterr()
+  HiddenAnswer.prompts = remove
+
+
+def test_checkpoints_that_are_removed_under_the_run(whole, tmp_path, capfd):
+  workdir, checkpoints = tmp_path / 'run', tmp_path / 'run' / 'checkpoints'
+  code, said = run_command(
+    [*ARGUMENTS, f'--workdir={workdir}'],
+    tmp_path / 'run.log',
+    functools.partial(_remove_checkpoints, workdir),
+  )
+  assert code == 1
+  assert re.search('could not be saved: somebody has removed .*checkpoints. ', said)
+  shutil.rmtree(checkpoints, ignore_errors=True)
+  (workdir / 'away').rename(checkpoints)
   assert _files(train_in(workdir)) == whole
   assert re.search(r'at step [24]\.', capfd.readouterr().out)  # 4 may not have been whole yet.
-  shutil.rmtree(workdir / 'checkpoints')
+  shutil.rmtree(checkpoints)
   assert _files(train_in(workdir)) == whole
   assert 'no checkpoint: beginning at step 0 again' in capfd.readouterr().out
 
