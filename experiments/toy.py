@@ -1,33 +1,57 @@
 """Trains a toy config for many seeds at once: the trainer's own parts under vmap and scan."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from pkpo_jax.evaluation.measure import make_exact
 from pkpo_jax.keys import run_keys, step_keys
-from pkpo_jax.run import make_run
+from pkpo_jax.run import Run, make_run
 from pkpo_jax.settings import Config
 from pkpo_jax.train_step import init_state, make_train_step
+
+
+class Curves(NamedTuple):
+  """What `train_run` records, of each of S lanes.
+
+  Attributes:
+    steps: `[M]`, updates made at each record, from 0 to num_train_steps.
+    objective: `[S, M, K]`, the exact pass@k (max@k) then, for each k in config.eval.ks.
+    zero_advantage_share: `[S, M - 1]`, prompts without signal, the mean of the steps in between.
+  """
+
+  steps: np.ndarray
+  objective: np.ndarray
+  zero_advantage_share: np.ndarray
+
+  def lanes(self, chosen: slice) -> 'Curves':
+    """Returns those of some lanes."""
+    return Curves(self.steps, self.objective[chosen], self.zero_advantage_share[chosen])
 
 
 def train_seeds(
   config: Config, seeds: Sequence[int], log_every: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Trains `config` once per seed, step for step as `pkpo_jax.train.train` would.
+  """Trains `config` once per seed and returns the steps and the objective of `Curves`."""
+  found = train_run(make_run(config), seeds, np.ones(len(seeds)), log_every)
+  return found.steps, found.objective
+
+
+def train_run(
+  run: Run, seeds: Sequence[int], rate_factors: Sequence[float], log_every: int
+) -> Curves:
+  """Trains a run once per lane, step for step as `pkpo_jax.train.train` would.
 
   Args:
-    config: a config of an exact task; its seed is replaced.
-    seeds: the seeds.
+    run: of an exact task; the seed of its settings is replaced.
+    seeds: `[S]`, of the lanes.
+    rate_factors: `[S]`, what the updates of each are multiplied by.
     log_every: steps between records; must divide num_train_steps.
-
-  Returns:
-    steps `[M]`, updates made at each record, from 0 to num_train_steps; and `[S, M, K]`, the
-    exact pass@k (max@k) then, for each k in config.eval.ks.
   """
-  run = make_run(config)
   settings = run.settings
   num_records, rest = divmod(settings.num_train_steps, log_every)
   if rest:
@@ -37,10 +61,11 @@ def train_seeds(
     )
   exact_fn = make_exact(run.policy, run.task, settings.eval.ks)
   exact = lambda params: exact_fn(params)[run.task.objectives[0]]
-  train_step = make_train_step(run.policy, run.optimizer, settings.loss)
 
-  def one_seed(seed):
+  def one_lane(seed, rate_factor):
     init_key, train_key, _ = run_keys(jax.random.key(seed))
+    optimizer = optax.chain(run.optimizer, optax.scale(rate_factor))
+    train_step = make_train_step(run.policy, optimizer, settings.loss)
 
     def one_step(state, step):
       keys = step_keys(train_key, step)
@@ -49,19 +74,22 @@ def train_seeds(
       rewards = run.task.grade(prompts, rollout, keys.grade).rewards
       k = run.k_schedule(step)
       advantages = run.advantage_fn(state.params, rollout, rewards, None, k, keys.advantages)
-      return train_step(state, frozen, rollout, advantages, keys.update)[0], None
+      state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
+      return state, metrics['zero_advantage_share']
 
     def one_record(state, first_step):
-      state, _ = jax.lax.scan(one_step, state, first_step + jnp.arange(log_every))
-      return state, exact(state.params)
+      state, shares = jax.lax.scan(one_step, state, first_step + jnp.arange(log_every))
+      return state, (exact(state.params), jnp.mean(shares))
 
-    state, frozen = init_state(run.policy, run.optimizer, init_key)
+    state, frozen = init_state(run.policy, optimizer, init_key)
     first_steps = jnp.arange(num_records) * log_every
-    _, records = jax.lax.scan(one_record, state, first_steps)
-    return jnp.concatenate([exact(state.params)[None], records])
+    _, (records, shares) = jax.lax.scan(one_record, state, first_steps)
+    return jnp.concatenate([exact(state.params)[None], records]), shares
 
-  curves = jax.jit(jax.vmap(one_seed))(jnp.asarray(seeds, jnp.uint32))
-  return np.arange(num_records + 1) * log_every, np.asarray(curves)
+  lanes = jnp.asarray(seeds, jnp.uint32), jnp.asarray(rate_factors, jnp.float32)
+  objective, shares = jax.jit(jax.vmap(one_lane))(*lanes)
+  steps = np.arange(num_records + 1) * log_every
+  return Curves(steps, np.asarray(objective), np.asarray(shares))
 
 
 def curve_rows(
