@@ -50,6 +50,7 @@ METHODS = {
   'order_statistic': ('order statistic', PURPLE, '>', _PKPO),
   'pass_hat_k': ('pass^k', BLACK, 'v', _PKPO),
   'maj_at_k': ('maj@k', GREEN, 'h', _PKPO),
+  'maxrl_pkpo': ("'PKPO' of MaxRL's repository", PURPLE, 'X', _RELATIVE),
   'max_at_k_off_policy': ('max@k off-policy', BLACK, 'h', _RELATIVE),
   'partitioned': ('partitioned, naive', ORANGE, 'v', _PARTITIONED),
   'partitioned_loo': ('partitioned, with baseline', PURPLE, 'P', _PARTITIONED),

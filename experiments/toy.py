@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
+from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.measure import make_exact
 from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.run import Run, make_run
@@ -121,3 +123,58 @@ def curve_rows(
         }
       )
   return rows
+
+
+def end_rows(run: Run, curves: Curves) -> list[dict[str, float | int | None]]:
+  """Returns a row for each k_eval: the mean over lanes at the end, and how fast it came there.
+
+  steps_to_95_percent is the first record at which the mean has 95 % of the optimum; None is never.
+  """
+  rows = []
+  for i, k_eval in enumerate(run.settings.eval.ks):
+    best = run.task.best_objective(run.policy, k_eval)
+    objective = curves.objective[..., i]
+    reached = curves.steps[objective.mean(axis=0) >= 0.95 * best]
+    rows.append(
+      {
+        'k_eval': k_eval,
+        'pass_at_k': objective[:, -1].mean(),
+        'standard_error': standard_error(objective[:, -1]),
+        'optimum': best,
+        'num_seeds': len(objective),
+        'steps_to_95_percent': int(reached[0]) if len(reached) else None,
+        'zero_advantage_share': curves.zero_advantage_share.mean(),
+      }
+    )
+  return rows
+
+
+def gradient_noise(run: Run, num_batches: int) -> dict[str, float]:
+  """Returns the noise of one batch's gradient at the start, relative to its mean.
+
+  The root of the trace of the covariance over batches, over the norm of their mean, which is free
+  of bias: the mean product of different batches.
+  """
+  init_key, train_key, _ = run_keys(jax.random.key(0))
+  params = run.policy.init(init_key)
+  settings = run.settings
+
+  def one_batch(step):
+    keys = jax.random.split(jax.random.fold_in(train_key, step), 3)
+    prompts = run.task.prompts(step, settings.rollout.num_prompts, train_key)
+    rollout = run.policy.sample(params, prompts, settings.rollout.num_samples, keys[0])
+    rewards = run.task.grade(prompts, rollout, keys[1]).rewards
+    advantages = run.advantage_fn(params, rollout, rewards, None, settings.advantage.k, keys[2])
+
+    def surrogate(params):
+      log_probs, _ = run.policy.log_probs_and_entropy(params, rollout)
+      return jnp.mean(advantages * jnp.sum(log_probs, axis=-1))
+
+    return ravel_pytree(jax.grad(surrogate)(params))[0]
+
+  gradients = jax.lax.map(jax.jit(one_batch), jnp.arange(num_batches))
+  gradients = np.asarray(gradients, np.float64)
+  mean = gradients.mean(axis=0)
+  variance = ((gradients - mean) ** 2).sum() / (num_batches - 1)
+  signal = (mean**2).sum() - variance / num_batches
+  return {'noise_at_start': np.sqrt(variance / signal)}

@@ -5,19 +5,16 @@ python -m experiments.head_to_head.sweep
 
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from configs import bandit
 from experiments.results import write_rows
-from experiments.toy import Curves, train_run
+from experiments.toy import end_rows, gradient_noise, train_run
 from pkpo_jax.estimators import standard_error
-from pkpo_jax.keys import run_keys
 from pkpo_jax.parts import defaults
 from pkpo_jax.progress import Progress
 from pkpo_jax.run import Run, make_run
@@ -39,10 +36,9 @@ LEARNING_RATES = {
   'sgd': (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
 }
 COMMON_RATE = {'adam': 0.05, 'sgd': 10.0}  # What all are compared at, too.
-VALIDATION_SEEDS = tuple(range(1000, 1005))
-NUM_SEEDS = 20
+VALIDATION_SEEDS = (1000, 1001, 1002)
+NUM_SEEDS = 10
 LOG_EVERY = 20
-SHARE_OF_OPTIMUM = 0.95
 NUM_BATCHES = 512  # For the noise of the gradient at the start.
 
 
@@ -56,14 +52,14 @@ def main() -> None:
     found = _tune(run, optimizer)
     tuning += [{'optimizer': optimizer, 'method': method, **row} for row in found]
     best = max(found, key=lambda row: row['pass_at_8'])['learning_rate']
-    noise = gradient_noise(run)
+    noise = gradient_noise(run, NUM_BATCHES)
     rates = {'tuned': best, 'common': COMMON_RATE[optimizer]}
     lanes = np.tile(range(NUM_SEEDS), 2), np.repeat([*rates.values()], NUM_SEEDS)
     curves = train_run(run, *lanes, LOG_EVERY)
     for i, (choice, rate) in enumerate(rates.items()):
       labels = {'optimizer': optimizer, 'method': method, 'choice': choice, 'learning_rate': rate}
       own = slice(i * NUM_SEEDS, (i + 1) * NUM_SEEDS)
-      rows += [labels | row | noise for row in _rows(run, curves.lanes(own))]
+      rows += [labels | row | noise for row in end_rows(run, curves.lanes(own))]
   config = flatten(make_config('adam').to_dict()) | {
     **{'num_seeds': NUM_SEEDS, 'methods': METHODS, 'learning_rates': LEARNING_RATES},
     **{'validation_seeds': VALIDATION_SEEDS, 'num_batches': NUM_BATCHES},
@@ -114,37 +110,6 @@ def maxrl_pkpo(rewards: Float[Array, '*G n'], k: int) -> Float[Array, '*G n']:
   return (gains - jnp.mean(gains, axis=-1, keepdims=True)) * n / (n - 1)
 
 
-def gradient_noise(run: Run) -> dict[str, float]:
-  """Returns the noise of one batch's gradient at the start, relative to its mean.
-
-  The root of the trace of the covariance over batches, over the norm of their mean, which is free
-  of bias: the mean product of different batches.
-  """
-  init_key, train_key, _ = run_keys(jax.random.key(0))
-  params = run.policy.init(init_key)
-  settings = run.settings
-
-  def one_batch(step):
-    keys = jax.random.split(jax.random.fold_in(train_key, step), 3)
-    prompts = run.task.prompts(step, settings.rollout.num_prompts, train_key)
-    rollout = run.policy.sample(params, prompts, settings.rollout.num_samples, keys[0])
-    rewards = run.task.grade(prompts, rollout, keys[1]).rewards
-    advantages = run.advantage_fn(params, rollout, rewards, None, K, keys[2])
-
-    def surrogate(params):
-      log_probs, _ = run.policy.log_probs_and_entropy(params, rollout)
-      return jnp.mean(advantages * jnp.sum(log_probs, axis=-1))
-
-    return jax.flatten_util.ravel_pytree(jax.grad(surrogate)(params))[0]
-
-  gradients = jax.lax.map(jax.jit(one_batch), jnp.arange(NUM_BATCHES))
-  gradients = np.asarray(gradients, np.float64)
-  mean = gradients.mean(axis=0)
-  variance = ((gradients - mean) ** 2).sum() / (NUM_BATCHES - 1)
-  signal = (mean**2).sum() - variance / NUM_BATCHES
-  return {'noise_at_start': np.sqrt(variance / signal)}
-
-
 def _tune(run: Run, optimizer: str) -> list[dict]:
   """Returns pass@8 at the end for each learning rate, of the validation seeds."""
   rates, seeds = LEARNING_RATES[optimizer], VALIDATION_SEEDS
@@ -156,27 +121,6 @@ def _tune(run: Run, optimizer: str) -> list[dict]:
     {'learning_rate': rate, 'pass_at_8': each.mean(), 'standard_error': standard_error(each)}
     for rate, each in zip(rates, ends, strict=True)
   ]
-
-
-def _rows(run: Run, curves: Curves) -> Sequence[dict]:
-  """Returns a row for each k_eval."""
-  rows = []
-  for i, k_eval in enumerate(run.settings.eval.ks):
-    best = run.task.best_objective(run.policy, k_eval)
-    objective = curves.objective[..., i]
-    reached = curves.steps[objective.mean(axis=0) >= SHARE_OF_OPTIMUM * best]
-    rows.append(
-      {
-        'k_eval': k_eval,
-        'pass_at_k': objective[:, -1].mean(),
-        'standard_error': standard_error(objective[:, -1]),
-        'optimum': best,
-        'num_seeds': len(objective),
-        'steps_to_95_percent': int(reached[0]) if len(reached) else None,
-        'zero_advantage_share': curves.zero_advantage_share.mean(),
-      }
-    )
-  return rows
 
 
 if __name__ == '__main__':
