@@ -113,6 +113,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
   # Bound of samples/train.jsonl, and of samples/eval.jsonl, which has all samples of evaluations;
   # the oldest steps are dropped first. 0 writes neither.
   config.log.max_samples_mib = 64
+  # Steps between diagnostics, a multiple of log.every: gradients of pass@1 beside those of pass@k,
+  # the noise of the update's, effective sample sizes; see `pkpo_jax.diagnostics`. They cost such a
+  # step three more passes over its rollout, forward and backward, and change no update; 0 is none.
+  config.log.diagnostics_every = 0
   return config
 
 

@@ -16,6 +16,7 @@ from pkpo_jax import sharding
 from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.curves import estimated, metric_name
+from pkpo_jax.diagnostics import MOST_PARTS, Diagnose, make_diagnose, num_parts_of
 from pkpo_jax.errors import FieldError, expect
 from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.optimizer import make_learning_rate, make_optimizer
@@ -68,6 +69,8 @@ def make_run(config: Config) -> Run:
   )
   ks = np.asarray(jax.vmap(k_schedule)(jnp.arange(settings.num_train_steps)))
   ks = np.append(ks, settings.advantage.k)
+  if settings.log.diagnostics_every:
+    _check_diagnostics(settings, int(ks.max()))
   forward = make_forward(policy, loss)
   advantage_fn = make_advantage_fn(settings.advantage, forward, ks, settings.rollout.num_samples)
   rate_fields = ('learning_rate', 'warmup_steps', 'decay', 'decay_steps')
@@ -199,6 +202,21 @@ def _check_advantage(settings: Settings, task: Task) -> None:
     )
 
 
+def _check_diagnostics(settings: Settings, max_k: int) -> None:
+  """Raises FieldError if there is no gradient of pass@1 or of pass@k to compare."""
+  rollout, what = settings.rollout, 'with log.diagnostics_every > 0'
+  expect(
+    rollout.source == 'policy',
+    'log.diagnostics_every',
+    "0 with rollout.source 'demonstrations', whose gradients are not those of rewards",
+    settings.log.diagnostics_every,
+  )
+  expect(rollout.num_samples >= 2, 'rollout.num_samples', f'at least 2 {what}', rollout.num_samples)
+  most = rollout.num_samples
+  problem = f'at most rollout.num_samples = {most} {what}, as each step is measured for pass@k'
+  expect(max_k <= most, 'advantage.k', f'{problem} (largest k of the schedule)', max_k)
+
+
 def check_mesh(settings: Settings, mesh: Mesh) -> None:
   """Raises FieldError if prompts do not divide evenly among devices, mini- and microbatches."""
   shards, loss = sharding.num_prompt_shards(mesh), settings.loss
@@ -218,6 +236,13 @@ def check_mesh(settings: Settings, mesh: Mesh) -> None:
     group = getattr(settings, field.split('.')[0])
     is_multiple = group.num_prompts % multiple == 0
     expect(is_multiple, field, f'a multiple of {fields} = {multiple}', group.num_prompts)
+  expect(
+    not settings.log.diagnostics_every or _num_parts(settings, mesh) >= 2,
+    'rollout.num_prompts',
+    f'so many that 2 to {MOST_PARTS} equal parts divide evenly among {shards} devices (mesh.data * '
+    'mesh.fsdp) and microbatches, with log.diagnostics_every > 0',
+    settings.rollout.num_prompts,
+  )
 
 
 def make_source(run: Run, over_prompts: NamedSharding, init_params: Any) -> RolloutSource:
@@ -312,6 +337,26 @@ def jit_train_step(
     out_shardings=(shardings[0], None),
     donate_argnums=0,
   )
+
+
+def jit_diagnose(run: Run, mesh: Mesh) -> Diagnose:
+  """Returns the jitted function of `diagnostics.make_diagnose` for a run; it donates nothing."""
+  settings, over_prompts = run.settings, sharding.over_prompts(mesh)
+  state, frozen = _state_shardings(run.policy, run.optimizer, mesh)
+  diagnose = make_diagnose(
+    run.policy,
+    settings.loss,
+    _num_parts(settings, mesh),
+    over_prompts,
+    is_off_policy=settings.rollout.steps_ahead > 0,
+  )
+  return jax.jit(diagnose, in_shardings=(state.params, frozen, *[over_prompts] * 4, None))
+
+
+def _num_parts(settings: Settings, mesh: Mesh) -> int:
+  """Returns the parts of a step's prompts whose gradients are compared."""
+  num_shards = sharding.num_prompt_shards(mesh)
+  return num_parts_of(settings.rollout.num_prompts, num_shards, settings.loss)
 
 
 def _state_shardings(policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:

@@ -27,7 +27,7 @@ from pkpo_jax.metrics import Laps, MetricWriter
 from pkpo_jax.optimizer import skipped_updates
 from pkpo_jax.progress import progress
 from pkpo_jax.rollouts import RolloutSource
-from pkpo_jax.run import Run
+from pkpo_jax.run import Run, jit_diagnose
 from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.samples import SPLITS, show
 from pkpo_jax.stopping import Stopping
@@ -63,7 +63,11 @@ class Session:
     self._ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
     self._objectives = [metric_name(task.objectives[0], k) for k in self._ks]
     self._last_update: tuple[int, np.ndarray, Any] | None = None  # Not looked at yet.
+    self._over_prompts = over_prompts
     self._evaluate = make_evaluate(run, over_prompts)
+    self._diagnose = (
+      jit_diagnose(run, over_prompts.mesh) if settings.log.diagnostics_every else None
+    )
     self._exact = make_exact(run.policy, task, settings.eval.ks)
     self._group_metrics = jax.jit(group_metrics, static_argnums=4)
     self._samples_policy = settings.rollout.source == 'policy'
@@ -180,6 +184,32 @@ class Session:
     metrics = {name: value for name, value in groups.items() if not np.isnan(value)}
     metrics |= self._tally.metrics(self._objectives) | verdict_metrics(grades.verdicts)
     return metrics | exact_metrics(self._exact(params), run.settings.eval.ks)
+
+  def diagnose(
+    self,
+    step: int,
+    state: TrainState,
+    frozen: dict[str, Any],
+    rollout: Rollout,
+    grades: Grades,
+    advantages: jax.Array,
+    k: jax.Array,
+    laps: Laps,
+  ) -> None:
+    """Writes the diagnostics of a step, where they are due, before its update.
+
+    They are a line of their own, diagnostics/name. What is NaN or infinite is left out: quotients
+    by 0; and what comes of a gradient that is not finite, which the update reports.
+    """
+    if self._diagnose is None or step % self._run.settings.log.diagnostics_every:
+      return
+    laps.end('update', advantages)  # To which they belong in any step.
+    given = processes.put((grades.rewards, grades.where), self._over_prompts)
+    metrics = self._diagnose(state.params, frozen, rollout, *given, advantages, k)
+    laps.end('diagnostics', metrics)
+    if self._writer:
+      finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
+      self._writer.write(step, {f'diagnostics/{name}': value for name, value in finite.items()})
 
   def keep(
     self,

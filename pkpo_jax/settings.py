@@ -273,12 +273,19 @@ class LogSettings:
   tensorboard: bool
   samples_per_step: int
   max_samples_mib: int
+  diagnostics_every: int
 
   def __post_init__(self):
     expect(self.every >= 1, 'every', 'at least 1', self.every)
     expect(self.rolling_steps >= 1, 'rolling_steps', 'at least 1', self.rolling_steps)
     for field in ('samples_per_step', 'max_samples_mib'):
       expect(getattr(self, field) >= 0, field, 'at least 0', getattr(self, field))
+    expect(
+      self.diagnostics_every >= 0 and self.diagnostics_every % self.every == 0,
+      'diagnostics_every',
+      f'0, or a multiple of log.every = {self.every}',
+      self.diagnostics_every,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

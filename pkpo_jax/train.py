@@ -120,6 +120,7 @@ def _run_steps(
       rollout, grades = source.collect(step, params, prompts, keys, laps)
       observed = session.observe(step, params, prompts, grades, k)
       advantages = source.advantages(params, rollout, grades, k, keys.advantages)
+      session.diagnose(step, state, frozen, rollout, grades, advantages, k, laps)
       state, metrics = train_step(state, frozen, rollout, advantages, keys.update)
       laps.end('update', state)
       session.keep(step, prompts, rollout, grades, advantages, k)

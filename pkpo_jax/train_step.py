@@ -23,6 +23,9 @@ from pkpo_jax.typing import Key
 
 Forward = Callable[[Any, Rollout], tuple[jax.Array, jax.Array]]
 AdvantageFn = Callable[..., jax.Array]
+GradientFn = Callable[
+  [Any, dict[str, Any], Rollout, Float[jax.Array, 'P N']], tuple[Any, losses.LossMetrics]
+]
 TrainStep = Callable[
   [TrainState, dict[str, Any], Rollout, Float[jax.Array, 'P N'], Key],
   tuple[TrainState, dict[str, jax.Array]],
@@ -73,9 +76,7 @@ def make_advantage_fn(
       total = jnp.sum(jnp.where(mask, entropy, 0), axis=(1, 2))
       wanted['entropy'] = total / jnp.maximum(jnp.sum(mask, axis=(1, 2)), 1)
     if 'ratios' in arguments:
-      bounded = losses.bounded_log_probs
-      log_ratios = bounded(log_probs) - bounded(rollout.sampling_log_probs)
-      wanted['ratios'] = losses.exp_bounded(jnp.sum(jnp.where(mask, log_ratios, 0), axis=-1))
+      wanted['ratios'] = sequence_ratios(log_probs, rollout)
     return wanted
 
   def advantage_fn(params, rollout, rewards, where, k, key, answers=None):
@@ -84,6 +85,16 @@ def make_advantage_fn(
 
   _try_every_k(function, arguments, options, ks, num_samples)
   return advantage_fn
+
+
+def sequence_ratios(
+  log_probs: Float[jax.Array, 'P N L'], rollout: Rollout
+) -> Float[jax.Array, 'P N']:
+  """Returns p / p_sampling of each sample, `[P, N]`: the product of its tokens', kept finite."""
+  bounded = losses.bounded_log_probs
+  log_ratios = bounded(log_probs) - bounded(rollout.sampling_log_probs)
+  in_sample = jnp.where(rollout.completion_mask, log_ratios, 0)
+  return losses.exp_bounded(jnp.sum(in_sample, axis=-1))
 
 
 def takes_answers(settings: AdvantageSettings) -> bool:
@@ -106,6 +117,69 @@ class Batch(NamedTuple):
   advantages: jax.Array
   weights: jax.Array
   mean_weights: jax.Array
+
+
+def make_gradient_fn(
+  policy: Policy, settings: LossSettings, over_prompts: NamedSharding | None = None
+) -> GradientFn:
+  """Returns fn(params, frozen, rollout, advantages) -> (gradients, metrics): those of one update.
+
+  Arguments are those of `make_train_step`, which says what is made in pieces and left out.
+  """
+  num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
+
+  def loss_fn(params, frozen, batch):
+    rollout = batch.rollout
+    log_probs, entropy = policy.log_probs_and_entropy(frozen | params, rollout)
+    return losses.policy_gradient_loss(
+      log_probs,
+      entropy,
+      advantages=batch.advantages[..., 0],
+      completion_mask=rollout.completion_mask,
+      sampling_log_probs=rollout.sampling_log_probs,
+      ref_log_probs=rollout.ref_log_probs,
+      weights=batch.weights,
+      mean_weights=batch.mean_weights,
+      **settings.terms,
+    )
+
+  def in_pieces(params, frozen, batch):
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+    lengths = pieces.halved(batch.weights.shape[-1], settings.num_lengths)
+    if settings.skip_without_signal:
+      lengths = (0, *lengths)
+    if settings.num_pieces == len(lengths) == 1:
+      return grad_fn(params, frozen, batch)
+
+    def add(length, total, piece):
+      if length == 0:
+        _, shapes = jax.eval_shape(grad_fn, params, frozen, piece)
+        return total, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+      grads, metrics = grad_fn(params, frozen, pieces.cut(piece, length))
+      return jax.tree.map(jnp.add, total, grads), metrics
+
+    def accumulate(total, piece):
+      return pieces.at_length(add, lengths, piece.rollout.completion_mask, total, piece)
+
+    if len(lengths) > 1:
+      num_tokens = pieces.num_tokens(batch.rollout.completion_mask)
+      batch, _ = pieces.sort_samples(batch, num_tokens)
+      batch = pieces.sort_prompts(batch, num_tokens, settings.num_microbatches, num_shards)
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    split = pieces.split(batch, settings.num_microbatches, settings.num_sample_blocks)
+    grads, metrics = lax.scan(accumulate, zeros, split)
+    return grads, losses.LossMetrics(*map(_over_pieces, metrics))
+
+  def gradient_fn(params, frozen, rollout, advantages):
+    weights = losses.token_weights(rollout.completion_mask, settings.normalization)
+    if settings.skip_without_signal:
+      # To have no signal is to have no tokens; in `weights` they stay.
+      has_signal = jnp.any(advantages != 0, axis=1)[:, None, None]
+      rollout = rollout.replace(completion_mask=rollout.completion_mask & has_signal)
+    mean_weights = losses.token_weights(rollout.completion_mask, 'token')
+    return in_pieces(params, frozen, Batch(rollout, advantages[..., None], weights, mean_weights))
+
+  return gradient_fn
 
 
 def make_train_step(
@@ -142,59 +216,10 @@ def make_train_step(
     over_prompts: where the prompts of a minibatch go; None leaves that to the compiler.
   """
   num_updates = settings.num_epochs * settings.num_minibatches
-  num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
-
-  def loss_fn(params, frozen, batch):
-    rollout = batch.rollout
-    log_probs, entropy = policy.log_probs_and_entropy(frozen | params, rollout)
-    return losses.policy_gradient_loss(
-      log_probs,
-      entropy,
-      advantages=batch.advantages[..., 0],
-      completion_mask=rollout.completion_mask,
-      sampling_log_probs=rollout.sampling_log_probs,
-      ref_log_probs=rollout.ref_log_probs,
-      weights=batch.weights,
-      mean_weights=batch.mean_weights,
-      **settings.terms,
-    )
-
-  def gradients(params, frozen, batch):
-    grad_fn = jax.grad(loss_fn, has_aux=True)
-    lengths = pieces.halved(batch.weights.shape[-1], settings.num_lengths)
-    if settings.skip_without_signal:
-      lengths = (0, *lengths)
-    if settings.num_pieces == len(lengths) == 1:
-      return grad_fn(params, frozen, batch)
-
-    def add(length, total, piece):
-      if length == 0:
-        _, shapes = jax.eval_shape(grad_fn, params, frozen, piece)
-        return total, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-      grads, metrics = grad_fn(params, frozen, pieces.cut(piece, length))
-      return jax.tree.map(jnp.add, total, grads), metrics
-
-    def accumulate(total, piece):
-      return pieces.at_length(add, lengths, piece.rollout.completion_mask, total, piece)
-
-    if len(lengths) > 1:
-      num_tokens = pieces.num_tokens(batch.rollout.completion_mask)
-      batch, _ = pieces.sort_samples(batch, num_tokens)
-      batch = pieces.sort_prompts(batch, num_tokens, settings.num_microbatches, num_shards)
-    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-    split = pieces.split(batch, settings.num_microbatches, settings.num_sample_blocks)
-    grads, metrics = lax.scan(accumulate, zeros, split)
-    return grads, losses.LossMetrics(*map(_over_pieces, metrics))
+  gradient_fn = make_gradient_fn(policy, settings, over_prompts)
 
   def update(state, frozen, rollout, advantages):
-    weights = losses.token_weights(rollout.completion_mask, settings.normalization)
-    if settings.skip_without_signal:
-      # To have no signal is to have no tokens; in `weights` they stay.
-      has_signal = jnp.any(advantages != 0, axis=1)[:, None, None]
-      rollout = rollout.replace(completion_mask=rollout.completion_mask & has_signal)
-    mean_weights = losses.token_weights(rollout.completion_mask, 'token')
-    batch = Batch(rollout, advantages[..., None], weights, mean_weights)
-    grads, metrics = gradients(state.params, frozen, batch)
+    grads, metrics = gradient_fn(state.params, frozen, rollout, advantages)
     grad_norm = optax.tree.norm(optax.tree.cast(grads, jnp.float32))
     of_update = {**metrics.update.sums, **metrics.update.maxima, 'grad_norm': grad_norm}
     agreement = metrics.agreement.sums | metrics.agreement.maxima

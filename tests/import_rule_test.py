@@ -21,7 +21,7 @@ LAYERS = [
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'pretrained', 'tasks'},
   {'curves', 'grading', 'prepare', 'sample_writer', 'train_step'},
-  {'parts', 'rollouts'},
+  {'diagnostics', 'parts', 'rollouts'},
   {'flags', 'run'},
   {'evaluation', 'planning'},
   {'session'},
