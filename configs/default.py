@@ -38,7 +38,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.advantage = ConfigDict()
   config.advantage.name = 'pkpo_loo_minus_one'  # A key of pkpo_jax.ADVANTAGES; brings its options.
   config.advantage.k = 8  # Samples the objective takes the best of, 1 <= k <= num_samples.
-  config.advantage.schedule = schedule('constant')  # k over the steps.
+  # k over the steps. 'by_pass_rate' gives each prompt its own, at most k, by its pass rate so far:
+  # for tasks with a fixed set of problems, whose samples are right or wrong.
+  config.advantage.schedule = schedule('constant')
 
   config.loss = ConfigDict()
   config.loss.name = 'reinforce'  # 'reinforce', or 'ppo': clipped ratios, several updates a step.
@@ -140,7 +142,7 @@ def tokenizer(name: str, **fields) -> ConfigDict:
 
 
 def schedule(name: str, **fields) -> ConfigDict:
-  """Returns the schedule of k `name`, a key of `pkpo_jax.SCHEDULES`; it starts from advantage.k."""
+  """Returns the schedule of k `name`, a key of `pkpo_jax.SCHEDULES`; it gets advantage.k."""
   return config_of_part('advantage.schedule', name, **fields)
 
 

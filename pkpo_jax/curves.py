@@ -77,7 +77,7 @@ def group_metrics(
   outcomes: Mapping[str, Float[Any, 'P N']],
   rewards: Float[Any, 'P N'],
   where: Bool[Any, 'P N'] | None,
-  k: Int[Any, ''],
+  k: Int[Any, ''] | Int[Any, 'P'],
   ks: Sequence[int],
 ) -> dict[str, jax.Array]:
   """Returns the metrics of a step's groups, each a mean over its prompts.
@@ -86,7 +86,7 @@ def group_metrics(
     outcomes: of the task's objectives, from `outcomes_of`.
     rewards: what is trained on.
     where: True where a sample was judged; None means everywhere.
-    k: of the step.
+    k: of the step, or of each prompt.
     ks: the values of k to estimate the objectives for; those above N are left out.
 
   Returns:
@@ -96,7 +96,7 @@ def group_metrics(
   judged = jnp.ones(rewards.shape, bool) if where is None else where
   metrics = {
     'reward_mean': jnp.mean(rewards, where=judged),
-    'k': k,
+    'k': jnp.mean(k),
     'masked_group_share': jnp.mean(~jnp.all(judged, axis=-1)),
   }
   ks = [k for k in ks if k <= rewards.shape[-1]]

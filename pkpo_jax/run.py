@@ -62,13 +62,12 @@ def make_run(config: Config) -> Run:
   settings = Settings.from_config(complete(config))
   task, policy, eval_policy = _make_task_and_policies(settings)
   loss, optimizer = settings.loss, optimizer_of(settings)
-  _check_advantage(settings, task)
   expect(settings.advantage.k >= 1, 'advantage.k', 'at least 1', settings.advantage.k)
   k_schedule = build(
     'advantage.schedule', settings.advantage.schedule, SCHEDULES, k=settings.advantage.k
   )
-  ks = np.asarray(jax.vmap(k_schedule)(jnp.arange(settings.num_train_steps)))
-  ks = np.append(ks, settings.advantage.k)
+  _check_advantage(settings, task, k_schedule)
+  ks = np.append(k_schedule.ks(settings.num_train_steps), settings.advantage.k)
   if settings.log.diagnostics_every:
     _check_diagnostics(settings, int(ks.max()))
   forward = make_forward(policy, loss)
@@ -174,8 +173,8 @@ def _check(run: Run) -> None:
   expect(is_known, 'checkpoint.best_metric', f'None or one of {names}', best_metric)
 
 
-def _check_advantage(settings: Settings, task: Task) -> None:
-  """Raises FieldError if the advantage could not learn, or is not defined for the rewards."""
+def _check_advantage(settings: Settings, task: Task, k_schedule: Schedule) -> None:
+  """Raises FieldError if the advantage could not learn, or is not defined for rewards or ks."""
   if settings.rollout.source != 'policy':
     return
   name = settings.advantage.name
@@ -200,6 +199,16 @@ def _check_advantage(settings: Settings, task: Task) -> None:
       f'expected one that is defined for the rewards of this task, got {got}; '
       f'{name} needs {rewards}.',
     )
+  if k_schedule.target is None:
+    return
+  schedule, task_name = settings.advantage.schedule['name'], settings.task['name']
+  taking_ks = f'one that takes a k for each prompt, with advantage.schedule.name {schedule!r}'
+  expect(not needs.one_k, 'advantage.name', taking_ks, name)
+  of_step = f'one that looks at the step alone, as the task {task_name!r} has'
+  field = 'advantage.schedule.name'
+  expect(task.num_problems is not None, field, f'{of_step} new prompts in each step', schedule)
+  is_binary = 'pass@k' in task.objectives
+  expect(is_binary, field, f'{of_step} samples that are not right or wrong', schedule)
 
 
 def _check_diagnostics(settings: Settings, max_k: int) -> None:

@@ -63,7 +63,7 @@ class SampleWriter:
       prompts: P prompts.
       rollout: their samples.
       grades: of them.
-      **trained: `advantages`, `[P, N]`, and `k`, if the step trains on the samples.
+      **trained: `advantages`, `[P, N]`, and `k`, `[]` or `[P]`, if the step trains on the samples.
     """
     few = choose(grades, self._num_few)
     places = list(np.ndindex(*np.shape(grades.rewards))) if self._keeps_all else few
@@ -175,7 +175,8 @@ def _records(
   texts, completions = task.texts(prompts, rollout)
   num_tokens = np.sum(rollout.completion_mask, axis=-1)
   is_truncated = task.is_truncated(rollout)
-  rewards, successes, where, advantages = jax.device_get((*grades[:3], advantages))
+  rewards, successes, where, advantages, k = jax.device_get((*grades[:3], advantages, k))
+  ks = None if k is None else np.broadcast_to(k, len(rewards))
   records = []
   for p, i in places:
     row = row_of[p]
@@ -194,8 +195,8 @@ def _records(
       'reward': _number(rewards[p, i]) if is_judged else None,
       'success': bool(successes[p, i]) if is_judged and successes is not None else None,
     }
-    if k is not None:
-      record |= {'advantage': _number(advantages[p, i]), 'k': int(k)}
+    if ks is not None:
+      record |= {'advantage': _number(advantages[p, i]), 'k': int(ks[p])}
     records.append(record)
   return records
 

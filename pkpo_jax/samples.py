@@ -200,7 +200,8 @@ def _summary(samples: Sequence[dict[str, Any]]) -> str:
   if num_truncated:
     facts.append(f'{num_truncated} cut off')
   if 'k' in samples[0]:
-    facts.append(f'k = {samples[0]["k"]}')
+    ks = [sample['k'] for sample in samples]
+    facts.append(f'k = {ks[0]}' if min(ks) == max(ks) else f'k = {min(ks)} to {max(ks)}')
   return '; '.join(facts)
 
 

@@ -73,7 +73,10 @@ class Session:
     self._samples_policy = settings.rollout.source == 'policy'
     can_solve = self._samples_policy and 'pass@k' in task.objectives
     self._tally = empty_tally(
-      task.num_problems if can_solve else None, settings.log.rolling_steps, len(self._ks)
+      task.num_problems if can_solve else None,
+      settings.log.rolling_steps,
+      len(self._ks),
+      run.k_schedule.memory,
     )
 
   def __enter__(self) -> 'Session':
@@ -159,6 +162,15 @@ class Session:
     """Returns a timer of the parts of a step, which begins now; it is off in unlogged steps."""
     return Laps(self._is_logged(step), state)
 
+  def k(self, step: int, prompts: Prompts) -> jax.Array:
+    """Returns the k of a step, `[]` for all prompts or `[P]` with one for each.
+
+    It follows from the samples of the steps before alone. Those of this step may be drawn already,
+    a step ahead, but then by a policy that had not learned from the last of these: given that
+    policy, they are independent of k all the same.
+    """
+    return self._run.k_schedule(step, self._tally.pass_rates(prompts.ids))
+
   def observe(
     self, step: int, params: Any, prompts: Prompts, grades: Grades, k: jax.Array
   ) -> dict[str, Any]:
@@ -174,11 +186,9 @@ class Session:
     self._ids = ids
     outcomes = outcomes_of(grades, run.task.objectives)
     groups = self._group_metrics(outcomes, grades.rewards, grades.where, k, run.settings.eval.ks)
-    first = np.asarray(outcomes[run.task.objectives[0]])
-    if grades.where is not None:
-      first = np.where(grades.where, first, 0)
+    first, where = jax.device_get((outcomes[run.task.objectives[0]], grades.where))
     values = [float(groups[name]) for name in self._objectives]
-    self._tally = self._tally.add(step, ids, first, values)
+    self._tally = self._tally.add(step, ids, first, where, values)
     if not self._is_logged(step):
       return {}
     metrics = {name: value for name, value in groups.items() if not np.isnan(value)}

@@ -114,9 +114,10 @@ def _run_steps(
     state, train_key, step = session.resume(state, source)
     while not session.is_over(step, state, frozen):
       keys, laps = step_keys(train_key, step), session.laps(step, state)
-      params, k = frozen | state.params, run.k_schedule(step)
+      params = frozen | state.params
 
       prompts = task.prompts(step, settings.rollout.num_prompts, train_key)
+      k = session.k(step, prompts)
       rollout, grades = source.collect(step, params, prompts, keys, laps)
       observed = session.observe(step, params, prompts, grades, k)
       advantages = source.advantages(params, rollout, grades, k, keys.advantages)

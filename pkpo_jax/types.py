@@ -79,7 +79,8 @@ class Snapshot:
     ahead: rollouts of the next step that are sampled already, a list of pieces; None without
       rollout.steps_ahead.
     position: where the run is, as the config has it: 'step', training steps so far; 'data',
-      prompts drawn so far; 'k' of the next step; 'problems', a fingerprint of a finite task's.
+      prompts drawn so far; 'k' of the next step, the largest where prompts have their own;
+      'problems', a fingerprint of a finite task's.
   """
 
   state: TrainState

@@ -25,6 +25,8 @@ Advantages = Float[jax.Array, '*p n']
 Mask = Shaped[AnyArray, '*p n'] | None
 # Samples the objective takes the best of: a Python int or a traced scalar.
 K = int | np.integer | Int[AnyArray, '']
+# The same where it is not used, or one for each group.
+AnyK = K | Int[AnyArray, '*p'] | None
 # One number per group.
 PerGroup = Float[jax.Array, '*p']
 Key = Shaped[jax.Array, '...']

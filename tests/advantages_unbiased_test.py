@@ -14,7 +14,8 @@ import oracles
 import pytest
 from advantage_cases import BELOW_N
 
-from pkpo_jax import ADVANTAGES, max_at_k_off_policy, rs_grpo
+from pkpo_jax import ADVANTAGES, max_at_k_off_policy, rs_grpo, schedules
+from pkpo_jax.tally import empty_tally
 
 LOGITS = np.array([0.3, -0.5, 0.8, 0.1])
 # Arms 1 and 3 tie; both signs; multiples of 1/64.
@@ -156,6 +157,49 @@ def test_rs_grpo_is_the_gradient_of_the_risk_seeking_objective():
   actual = advantages @ (np.eye(4)[samples] - p) / len(samples)
   risk = np.exp(beta * ARM_REWARDS)
   np.testing.assert_allclose(actual, p * (risk / (p @ risk) - 1) / beta, atol=ATOL)
+
+
+class TestKByPassRate:
+  """A step chooses k by the samples of the step before it; all outcomes of both are gone through.
+
+  Each outcome of the first step is a problem of its own in the tally, so that one call gives the k
+  that follows from each.
+  """
+
+  N = 3
+  IS_RIGHT = BINARY_ARM_REWARDS
+  LATER_LOGITS = LOGITS + np.array([0.5, -0.2, 0.1, -0.4])  # After the update of the first step.
+
+  def chosen_ks(self):
+    """Returns `[A^N]` the k after each outcome of a step."""
+    schedule, outcomes = schedules.by_pass_rate(self.N), outcomes_of(self.N)
+    ids = np.arange(len(outcomes))
+    tally = empty_tally(len(ids), 1, 0, schedule.memory)
+    assert schedule(0, tally.pass_rates(ids)).tolist() == [self.N] * len(ids), 'nothing was seen'
+    tally = tally.add(0, ids, self.IS_RIGHT[outcomes], None, [])
+    return schedule(1, tally.pass_rates(ids))
+
+  @pytest.mark.parametrize('name', ['pkpo', 'pkpo_loo_minus_one'])
+  def test_unbiased_for_the_k_that_the_step_before_gave(self, name):
+    ks, outcomes = self.chosen_ks(), outcomes_of(self.N)
+    assert set(ks.tolist()) == {1, 2, 3}
+    rewards = np.broadcast_to(self.IS_RIGHT[outcomes], (len(ks), *outcomes.shape))
+    each_k = jnp.broadcast_to(ks[:, None], rewards.shape[:2])
+    advantages = ADVANTAGES[name](rewards, k=each_k)
+    found = [expected_gradient(a, outcomes, self.LATER_LOGITS) for a in advantages]
+    expected = [gradient_of_max_at_k(int(k), self.IS_RIGHT, self.LATER_LOGITS) for k in ks]
+    np.testing.assert_allclose(found, expected, atol=ATOL)
+    chances = softmax(LOGITS)[outcomes].prod(axis=1)
+    np.testing.assert_allclose(chances @ found, chances @ expected, atol=ATOL)
+
+  def test_a_k_of_the_same_samples_is_biased(self):
+    """What it climbs is not the mean of the gradients of the ks that it takes."""
+    ks, outcomes = self.chosen_ks(), outcomes_of(self.N)
+    advantages = ADVANTAGES['pkpo_loo_minus_one'](self.IS_RIGHT[outcomes], k=ks)
+    found = expected_gradient(advantages, outcomes)
+    chances = softmax(LOGITS)[outcomes].prod(axis=1)
+    meant = chances @ [gradient_of_max_at_k(int(k), self.IS_RIGHT) for k in ks]
+    assert np.linalg.norm(found - meant) > 1e3 * ATOL
 
 
 class TestTraps:

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 from advantage_cases import USES_K, extra_arguments
 
-from pkpo_jax import ADVANTAGES, max_at_k, min_at_k, order_statistic_at_k, pkpo_loo_minus_one
+from pkpo_jax import (
+  ADVANTAGES,
+  REQUIREMENTS,
+  max_at_k,
+  min_at_k,
+  order_statistic_at_k,
+  pkpo_loo_minus_one,
+)
 from pkpo_jax.errors import FieldError, FieldTypeError
 
 KS = np.array([[1, 2, 5], [3, 4, 2]])
-# It compares prompts.
-NAMES = sorted(USES_K - {'passk_adaptive'})
+NAMES = sorted(name for name in USES_K if not REQUIREMENTS[name].one_k)
 
 
 def rewards_of(shape):
@@ -36,6 +42,17 @@ def test_each_group_gets_what_it_gets_alone(name, masked):
     mask = None if where is None else where[at]
     expected = ADVANTAGES[name](rewards[at], k=jnp.int32(KS[at]), where=mask, **own)
     np.testing.assert_allclose(actual[at], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_k_is_asked_for_by_those_that_compare_prompts():
+  assert {name for name, needs in REQUIREMENTS.items() if needs.one_k} == {'passk_adaptive'}
+
+
+@pytest.mark.parametrize('name', sorted(set(ADVANTAGES) - USES_K))
+def test_those_without_a_k_take_any(name):
+  rewards = rewards_of((2, 3, 6)) // 2  # Some of them take 0 and 1 alone.
+  with_ks = ADVANTAGES[name](rewards, k=jnp.asarray(KS))
+  np.testing.assert_array_equal(with_ks, ADVANTAGES[name](rewards))
 
 
 @pytest.mark.parametrize('estimate', [max_at_k, min_at_k, order_statistic_at_k])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from pkpo_jax.metrics import read_metrics
-from pkpo_jax.schedules import SCHEDULES
+from pkpo_jax.schedules import SCHEDULES, Schedule
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tasks import HiddenAnswer
 from pkpo_jax.train import train
@@ -148,7 +148,8 @@ def test_sigterm_ends_an_evaluation_and_waits_for_a_step(
 def test_a_position_that_the_config_does_not_give_is_refused(tmp_path, monkeypatch):
   """As after a change of the code that makes schedules."""
   train(bandit_config(), tmp_path)
-  monkeypatch.setitem(SCHEDULES, 'constant', lambda k: lambda step: jnp.int32(k) + step // 6)
+  later = lambda k: Schedule(lambda step: jnp.int32(k) + step // 6)
+  monkeypatch.setitem(SCHEDULES, 'constant', later)
   with pytest.raises(ValueError, match="position in .*: expected .*'k': 2.* got .*'k': 1"):
     train(bandit_config(), tmp_path)
 

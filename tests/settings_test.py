@@ -5,7 +5,7 @@ import typing
 
 import pytest
 
-from configs import bandit, default, gaussian
+from configs import bandit, countdown_tiny, default, gaussian
 from pkpo_jax import REQUIREMENTS
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings
@@ -264,9 +264,11 @@ def test_unknown_variants_are_refused():
 
 
 @pytest.mark.parametrize(
-  'schedule', ['constant', 'step', 'linear', 'piecewise', 'pass1_passk_pass1']
+  'schedule', ['constant', 'step', 'linear', 'piecewise', 'pass1_passk_pass1', 'by_pass_rate']
 )
 def test_every_schedule_of_the_default_file_can_be_built(schedule):
   config = default.get_config()
+  if schedule == 'by_pass_rate':  # It needs problems that come again.
+    config = countdown_tiny.get_config()
   config.advantage.schedule = default.schedule(schedule)
   make_run(config)

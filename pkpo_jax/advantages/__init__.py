@@ -88,10 +88,12 @@ class Requirements(NamedTuple):
   Attributes:
     min_samples: samples per group; with fewer it is undefined or always 0.
     rewards: 'binary', 0 or 1; 'nonnegative'; or 'any'.
+    one_k: whether all groups need the same k.
   """
 
   min_samples: int = 2
   rewards: Literal['any', 'nonnegative', 'binary'] = 'any'
+  one_k: bool = False
 
 
 REQUIREMENTS = dict.fromkeys(ADVANTAGES, Requirements()) | {
@@ -101,6 +103,8 @@ REQUIREMENTS = dict.fromkeys(ADVANTAGES, Requirements()) | {
   'max_at_k_off_policy': Requirements(min_samples=1),
   'maxrl': Requirements(rewards='binary'),
   'tailrl': Requirements(rewards='nonnegative'),
+  # It compares groups.
+  'passk_adaptive': Requirements(one_k=True),
 }
 
 __all__ = ['ADVANTAGES', 'FROM_ROLLOUT', 'REQUIREMENTS', 'Requirements', *ADVANTAGES]

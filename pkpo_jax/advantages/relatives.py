@@ -12,11 +12,11 @@ from jaxtyping import Shaped
 from pkpo_jax import groups
 from pkpo_jax.errors import FieldError
 from pkpo_jax.group_ks import takes_k_per_group
-from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
+from pkpo_jax.typing import Advantages, AnyArray, AnyK, K, Mask, Rewards
 from pkpo_jax.weights import subset_weights
 
 
-def reinforce(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def reinforce(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns the rewards themselves: A_i = r_i, unbiased for pass@1 (Williams 1992).
 
   >>> print(reinforce(jnp.array([0., 1., 0.])))
@@ -26,7 +26,7 @@ def reinforce(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Ad
   return groups.as_group(rewards, where).rewards
 
 
-def rloo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def rloo(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns A_i = r_i - mean of the other samples' rewards, unbiased for pass@1.
 
   Kool, van Hoof & Welling 2019. A group with a single valid sample gets 0.
@@ -43,7 +43,7 @@ def rloo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   return group.minus_mean_of_others()
 
 
-def mean_centered(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def mean_centered(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns A_i = r_i - mean r (Dr. GRPO, arXiv 2503.20783): (1 - 1/n) times `rloo`.
 
   >>> print(mean_centered(jnp.array([0., 1., 0., 1.])))
@@ -53,7 +53,7 @@ def mean_centered(rewards: Rewards, *, k: K | None = None, where: Mask = None) -
   return groups.as_group(rewards, where).centered()
 
 
-def grpo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def grpo(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns A_i = (r_i - mean r) / std r, population std; 0 where all rewards are equal.
 
   Shao et al. 2024 (arXiv 2402.03300), without an epsilon. Biased: favors prompts of low variance.
@@ -74,7 +74,7 @@ def grpo(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
 def f_grpo(
   rewards: Rewards,
   *,
-  k: K | None = None,
+  k: AnyK = None,
   gamma: float = 1.0,
   success_threshold: float = 1.0,
   where: Mask = None,
@@ -104,7 +104,7 @@ def f_grpo(
   return share_wrong**gamma * grpo(rewards, where=where)
 
 
-def tzsm(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def tzsm(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns best minus second best: A = n (g_(n) - g_(n-1)) for the best sample, 0 for the rest.
 
   Tang, Zheng, Synnaeve & Munos 2025 (arXiv 2503.19595), leave one out. `pkpo_loo_minus_one` at
@@ -128,7 +128,7 @@ def tzsm(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advanta
   return jnp.where(has_lead, group.count * (best - second), group.zeros())
 
 
-def maxrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def maxrl(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns A_i = (r_i - mean r) / mean r, 0 where the mean is 0, for rewards in {0, 1}.
 
   MaxRL (arXiv 2602.02710). Unbiased for sum over j = 1..n-1 of pass@j / j, the log-likelihood of
@@ -150,7 +150,7 @@ def maxrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advant
   return jnp.where(in_domain, advantages, 0)
 
 
-def tailrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advantages:
+def tailrl(rewards: Rewards, *, k: AnyK = None, where: Mask = None) -> Advantages:
   """Returns TailRL advantages A_i = n (w_i - mean w), for rewards >= 0.
 
   w_(i) = sum_{j <= i} (x_(j) - x_(j-1)) / (n - j + 1), x ascending, x_(0) = 0 (arXiv 2609.02987).
@@ -176,7 +176,7 @@ def tailrl(rewards: Rewards, *, k: K | None = None, where: Mask = None) -> Advan
 
 
 def rs_grpo(
-  rewards: Rewards, *, k: K | None = None, beta: float = 2.0, where: Mask = None
+  rewards: Rewards, *, k: AnyK = None, beta: float = 2.0, where: Mask = None
 ) -> Advantages:
   """Returns risk-seeking advantages A_i = (1/beta) (exp(beta r_i) / mean_j exp(beta r_j) - 1).
 
