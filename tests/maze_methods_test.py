@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from experiments import results
 from experiments.maze_methods import sweep
 from pkpo_jax.workdir import flatten
 
@@ -49,13 +48,3 @@ def test_differences_are_paired_by_seed():
   )
   assert row['num_seeds_above'] == row['num_seeds'] == 3
   assert found['k2', 'k1', 'pass@8']['difference'] == 0
-
-
-def test_committed_rows_are_those_of_all_methods_and_seeds():
-  rows = results.read_rows(sweep.RESULTS / 'seeds.csv')
-  assert len(rows) == sweep.NUM_SEEDS * (1 + len(sweep.METHODS))
-  found = sweep.paired_rows(rows)
-  committed = results.read_rows(sweep.RESULTS / 'paired.csv')
-  assert len(found) == len(committed)
-  for row, other in zip(found, committed, strict=True):
-    assert row['difference'] == pytest.approx(other['difference'], abs=1e-6)

@@ -1,8 +1,9 @@
 """Trains the hidden-answer bandit with every advantage, each at its own best learning rate.
 
-python -m experiments.head_to_head.sweep
+python -m experiments.head_to_head.sweep [--smoke]
 """
 
+import argparse
 import math
 import time
 from pathlib import Path
@@ -44,9 +45,13 @@ NUM_BATCHES = 512  # For the noise of the gradient at the start.
 
 def main() -> None:
   """Writes a row for each optimizer, method, choice of the learning rate and k_eval."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--smoke', action='store_true', help='two methods; writes no rows')
+  args = parser.parse_args()
   start = time.time()
   rows, tuning = [], []
   pairs = [(optimizer, method) for optimizer in LEARNING_RATES for method in METHODS]
+  pairs = [('adam', 'pkpo_loo_minus_one'), ('sgd', 'maxrl_pkpo')] if args.smoke else pairs
   for optimizer, method in Progress('head to head', items=pairs, unit='method'):
     run = make_method(optimizer, method)
     found = _tune(run, optimizer)
@@ -60,6 +65,8 @@ def main() -> None:
       labels = {'optimizer': optimizer, 'method': method, 'choice': choice, 'learning_rate': rate}
       own = slice(i * NUM_SEEDS, (i + 1) * NUM_SEEDS)
       rows += [labels | row | noise for row in end_rows(run, curves.lanes(own))]
+  if args.smoke:
+    return
   config = flatten(make_config('adam').to_dict()) | {
     **{'num_seeds': NUM_SEEDS, 'methods': METHODS, 'learning_rates': LEARNING_RATES},
     **{'validation_seeds': VALIDATION_SEEDS, 'num_batches': NUM_BATCHES},

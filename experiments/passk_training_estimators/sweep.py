@@ -1,8 +1,9 @@
 """Trains the hidden-answer bandit with the three estimates of Pass@k Training, at equal rollouts.
 
-python -m experiments.passk_training_estimators.sweep
+python -m experiments.passk_training_estimators.sweep [--smoke]
 """
 
+import argparse
 import time
 from pathlib import Path
 
@@ -34,14 +35,20 @@ def cases() -> list[tuple[str, int, int | None]]:
 
 def main() -> None:
   """Writes a row for each case and k_eval."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--smoke', action='store_true', help='two cases; writes no rows')
+  args = parser.parse_args()
   start = time.time()
   rows = []
-  for method, n, num_groups in Progress('estimators', items=cases(), unit='case'):
+  chosen = cases()[:2] if args.smoke else cases()
+  for method, n, num_groups in Progress('estimators', items=chosen, unit='case'):
     run = make_run(make_config(method, n, num_groups))
     curves = train_run(run, range(NUM_SEEDS), [1.0] * NUM_SEEDS, LOG_EVERY)
     labels = {'method': method, 'n': n, 'num_groups': num_groups}
     noise = gradient_noise(run, NUM_BATCHES)
     rows += [labels | row | noise for row in end_rows(run, curves)]
+  if args.smoke:
+    return
   config = flatten(make_config('passk_analytical', 16, None).to_dict())
   for field in ('advantage.name', 'rollout.num_samples', 'rollout.num_prompts'):
     del config[field]
