@@ -76,8 +76,13 @@ def over_prompts(mesh: Mesh) -> NamedSharding:
 
 
 def num_prompt_shards(mesh: Mesh | AbstractMesh) -> int:
-  """Returns in how many parts prompts are split."""
-  return math.prod(mesh.shape[axis] for axis in PROMPT_AXES)
+  """Returns in how many parts prompts are split; within `sum_over_data`, those of a device."""
+  return math.prod(mesh.shape[axis] for axis in _prompt_axes(mesh))
+
+
+def _prompt_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+  """Returns the axes that the compiler splits prompts over: not those that are split by hand."""
+  return tuple(axis for axis in PROMPT_AXES if axis not in mesh.manual_axes)
 
 
 def keep_by_prompts(x: jax.Array) -> jax.Array:
@@ -91,7 +96,8 @@ def keep_by_prompts(x: jax.Array) -> jax.Array:
   if mesh.empty or x.shape[0] % num_prompt_shards(mesh):
     return x
   free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-  return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(PROMPT_AXES, *free)))
+  spec = PartitionSpec(_prompt_axes(mesh), *free)
+  return lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def by_prompts(fn: Callable[..., Any], params: Any, *arrays: Shaped[jax.Array, 'P *_']) -> Any:
@@ -108,11 +114,12 @@ def by_prompts(fn: Callable[..., Any], params: Any, *arrays: Shaped[jax.Array, '
   mesh = jax.typeof(arrays[0]).sharding.mesh
   if mesh.empty or arrays[0].shape[0] % num_prompt_shards(mesh) or num_prompt_shards(mesh) == 1:
     return fn(params, *arrays)
-  split, whole = PartitionSpec(PROMPT_AXES), PartitionSpec()
+  axes = _prompt_axes(mesh)
+  split, whole = PartitionSpec(axes), PartitionSpec()
 
   def on_device(params, *arrays):
     # Where it is said that they differ between devices their gradients are added up, in float32.
-    differ = lambda x: lax.pcast(x.astype(jnp.float32), PROMPT_AXES, to='varying').astype(x.dtype)
+    differ = lambda x: lax.pcast(x.astype(jnp.float32), axes, to='varying').astype(x.dtype)
     return fn(jax.tree.map(differ, params), *arrays)
 
   return jax.shard_map(
@@ -120,8 +127,45 @@ def by_prompts(fn: Callable[..., Any], params: Any, *arrays: Shaped[jax.Array, '
     mesh=mesh,
     in_specs=(whole, *[split] * len(arrays)),
     out_specs=split,
-    axis_names=set(PROMPT_AXES),
+    axis_names=set(axes),
   )(params, *arrays)
+
+
+def sum_over_data(
+  fn: Callable[[Any, Any], tuple[Any, Any]], mesh: Mesh, params: Any, batch: Any
+) -> tuple[Any, Any]:
+  """Returns `fn(params, batch)`, where each part of 'data' computes with its prompts alone.
+
+  What is computed is added up over devices once, at the end. The compiler by itself does so
+  wherever a gradient of a parameter is computed: for each piece of an update, and apart for
+  prompts and for completions. Not for a mesh with 'tensor': beside 'fsdp' XLA may end the process
+  ("Check failed: partition_group_list", jax 0.11).
+
+  Args:
+    fn: its results are sums over prompts, and maxima over prompts.
+    mesh: the devices.
+    params: arrays that every part of 'data' has whole.
+    batch: arrays with leading axis P.
+
+  Returns:
+    The sums and the maxima, of all prompts.
+  """
+  # In float32; with bfloat16 XLA ends the process on CPUs ("opcode copy", jax 0.11).
+  total = lambda x: lax.psum(x.astype(jnp.float32), 'data').astype(x.dtype)
+
+  def on_devices(params, batch):
+    sums, maxima = fn(params, batch)
+    return jax.tree.map(total, sums), lax.pmax(maxima, 'data')
+
+  # Nothing is checked of what differs between devices: `fn` would have to tell of each constant.
+  return jax.shard_map(
+    on_devices,
+    mesh=mesh,
+    in_specs=(PartitionSpec(), PartitionSpec('data')),
+    out_specs=PartitionSpec(),
+    axis_names={'data'},
+    check_vma=False,
+  )(params, batch)
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: PartitionRules) -> Any:

@@ -126,7 +126,12 @@ def make_gradient_fn(
 
   Arguments are those of `make_train_step`, which says what is made in pieces and left out.
   """
-  num_shards = sharding.num_prompt_shards(over_prompts.mesh) if over_prompts else 1
+  mesh = over_prompts.mesh if over_prompts else None
+  # See `sum_over_data`.
+  is_by_data = mesh is not None and mesh.shape['data'] > 1 and mesh.shape['tensor'] == 1
+  num_shards = sharding.num_prompt_shards(mesh) if mesh else 1
+  if is_by_data:
+    num_shards //= mesh.shape['data']
 
   def loss_fn(params, frozen, batch):
     rollout = batch.rollout
@@ -170,6 +175,10 @@ def make_gradient_fn(
     grads, metrics = lax.scan(accumulate, zeros, split)
     return grads, losses.LossMetrics(*map(_over_pieces, metrics))
 
+  def apart(params_and_frozen, batch):
+    grads, metrics = in_pieces(*params_and_frozen, batch)
+    return (grads, *(each.sums for each in metrics)), [each.maxima for each in metrics]
+
   def gradient_fn(params, frozen, rollout, advantages):
     weights = losses.token_weights(rollout.completion_mask, settings.normalization)
     if settings.skip_without_signal:
@@ -177,7 +186,11 @@ def make_gradient_fn(
       has_signal = jnp.any(advantages != 0, axis=1)[:, None, None]
       rollout = rollout.replace(completion_mask=rollout.completion_mask & has_signal)
     mean_weights = losses.token_weights(rollout.completion_mask, 'token')
-    return in_pieces(params, frozen, Batch(rollout, advantages[..., None], weights, mean_weights))
+    batch = Batch(rollout, advantages[..., None], weights, mean_weights)
+    if not is_by_data:
+      return in_pieces(params, frozen, batch)
+    (grads, *sums), maxima = sharding.sum_over_data(apart, mesh, (params, frozen), batch)
+    return grads, losses.LossMetrics(*map(losses.Totals, sums, maxima))
 
   return gradient_fn
 
@@ -197,7 +210,8 @@ def make_train_step(
   and in the KL and entropy terms and the means over tokens, which need no reward.
 
   An update is made in pieces, by num_microbatches and num_sample_blocks; their gradients add up.
-  With num_lengths > 1 each has samples and prompts of similar lengths, and is cut to these.
+  With num_lengths > 1 each has samples and prompts of similar lengths, and is cut to these. Every
+  part of 'data' does so with its own prompts, where 'tensor' is 1.
 
   With skip_without_signal, a prompt whose advantages are all 0 costs no time where a piece has none
   but such. It stays in the denominators of the loss, so the gradient is the same, but not in the
