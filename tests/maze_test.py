@@ -11,7 +11,7 @@ from pkpo_jax.run import make_run
 from pkpo_jax.settings import Settings, build
 from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.grades import Verdict
-from pkpo_jax.tasks.maze import MazeTask, draw_maze, shortest_way, verify_maze
+from pkpo_jax.tasks.maze import MazeTask, draw_maze, share_of_way, shortest_way, verify_maze
 from pkpo_jax.tasks.text import decode_completions
 from pkpo_jax.tokenizers import CharacterTokenizer
 
@@ -138,6 +138,9 @@ def test_all_mazes_of_the_smallest_size_are_found():
     (dict(num_train=0), 'num_train: expected at least 1, got 0'),
     (dict(num_held_out=1), 'num_held_out: expected at least 2, got 1'),
     (dict(seed=-1), 'seed: expected at least 0, got -1'),
+    (dict(reward='half'), "reward: expected one of .*'share'.*, got 'half'"),
+    (dict(reward_noise=-0.1), r'reward_noise: expected in \[0, 1\], got -0.1'),
+    (dict(reward='share', reward_noise=0.1), r'reward_noise: expected in \[0, 0\], got 0.1'),
   ],
 )
 def test_impossible_mazes_are_refused(fields, words):
@@ -238,6 +241,72 @@ ROWS = ('S.*', '*..', '.*E')
 def test_verdicts(completion, verdict):
   assert verify_maze(ROWS, completion) == verdict
   assert task_of().verify(ROWS, completion) == verdict
+
+
+@pytest.mark.parametrize(
+  'completion, share',
+  [
+    ('RDRD', 1),
+    ('RLRDRD', 1),
+    ('R', 1 / 4),
+    ('RDR', 3 / 4),
+    ('RDRDU', 3 / 4),
+    ('RL', 0),
+    ('RDRDD', 0),  # Leaves the maze.
+    ('RRD', 0),  # Into a wall.
+    ('', 0),
+    ('go', 0),
+    ('RL' * 30, 0),  # Overlong.
+  ],
+)
+def test_the_reward_can_be_the_share_of_the_way(completion, share):
+  task = task_of(reward='share')
+  assert task.objectives == ('pass@k', 'max@k')
+  assert task.verify(ROWS, completion) == verify_maze(ROWS, completion)._replace(score=share)
+
+
+def test_shares_of_ways_are_those_of_the_fewest_moves():
+  """For every cell of a maze, by the other count of moves; 0 where it is farther off than S."""
+  maze = ('S..*', '.*..', '...*', '*..E')
+  moves_from = lambda r, c: fewest_moves(
+    tuple(
+      ''.join('S' if (i, j) == (r, c) else '.' if x == 'S' else x for j, x in enumerate(row))
+      for i, row in enumerate(maze)
+    )
+  )
+  shares = {(0, 2): 'RR', (1, 2): 'RRD', (1, 3): 'RRDR', (2, 2): 'DDRR', (3, 1): 'DDRD'}
+  shares |= {(2, 0): 'DD', (0, 1): 'R'}
+  for cell, moves in shares.items():
+    expected = max(0, 1 - moves_from(*cell) / moves_from(0, 0))
+    assert share_of_way(maze, moves) == pytest.approx(expected)
+
+
+def grades_with_noise(ids, noise, key):
+  task = task_of(reward_noise=noise, demonstration_noise=0.9)
+  prompts = task.prompts_of(np.asarray(ids))
+  rollout = task.demonstrations(prompts, 200, 10, jax.random.key(1))
+  return task, task.grade(prompts, rollout, key)
+
+
+def test_noise_pays_wrong_answers_to_mazes_that_are_trained_on():
+  ids = [0, 5, 59, 60, 61]  # Two are held out.
+  task, grades = grades_with_noise(ids, 0.3, jax.random.key(2))
+  assert task.objectives == ('pass@k',)
+  successes = np.array([[x.is_success for x in group] for group in grades.verdicts])
+  np.testing.assert_array_equal(grades.successes, successes)
+  np.testing.assert_array_equal(grades.rewards[3:], successes[3:])
+  paid = (grades.rewards > successes)[:3]
+  assert (grades.rewards >= successes).all()
+  num_wrong = (~successes[:3]).sum()
+  assert abs(paid.sum() / num_wrong - 0.3) < 4 * np.sqrt(0.3 * 0.7 / num_wrong)
+  # A maze's noise is its own, so that processes may share the mazes out.
+  _, alone = grades_with_noise([59], 0.3, jax.random.key(2))
+  is_wrong_in_both = ~successes[2] & (alone.successes[0] == 0)
+  np.testing.assert_array_equal(
+    grades.rewards[2][is_wrong_in_both], alone.rewards[0][is_wrong_in_both]
+  )
+  _, other = grades_with_noise(ids, 0.3, jax.random.key(3))
+  assert (other.rewards != grades.rewards).any()
 
 
 # The configs.

@@ -5,15 +5,18 @@ import pathlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from pkpo_jax.data.base import Generated, Record
 from pkpo_jax.data.drawn import drawn_splits
 from pkpo_jax.errors import expect
-from pkpo_jax.tasks.grades import Verdict
+from pkpo_jax.tasks.grades import Grades, Verdict
 from pkpo_jax.tasks.math.verifier import marked_answer
 from pkpo_jax.tasks.text import TextProblems, distinct_problems
 from pkpo_jax.tokenizers import Tokenizer
+from pkpo_jax.types import Prompts, Rollout
+from pkpo_jax.typing import Key
 
 START, END, WALL, FREE = 'S', 'E', '*', '.'
 # Row and column.
@@ -45,13 +48,49 @@ def verify_maze(rows: Sequence[str], completion: str) -> Verdict:
   row, column = next((r, line.index(START)) for r, line in enumerate(rows) if START in line)
   for move in moves:
     row, column = row + MOVES[move][0], column + MOVES[move][1]
-    is_inside = 0 <= row < len(rows) and 0 <= column < len(rows[0])
-    if not is_inside or rows[row][column] == WALL:
+    if not _is_free(rows, row, column):
       return Verdict('wrong', moves)
   return Verdict('right' if rows[row][column] == END else 'wrong', moves)
 
 
+def share_of_way(rows: Sequence[str], moves: str) -> float:
+  """Returns how much of the way to E the moves have gone, in [0, 1].
+
+  With d the fewest moves from a cell to E, it is 1 - d(last cell) / d(S), and 0 if that is
+  negative or the moves leave the maze or enter a wall.
+
+  Args:
+    rows: the maze; E can be reached from S.
+    moves: a string over U, D, L, R.
+
+  >>> share_of_way(['S.', '*E'], 'R'), share_of_way(['S.', '*E'], 'RD')
+  (0.5, 1.0)
+  """
+  row, column = next((r, line.index(END)) for r, line in enumerate(rows) if END in line)
+  distances, queue = {(row, column): 0}, deque([(row, column)])
+  while queue:
+    row, column = queue.popleft()
+    for down, right in MOVES.values():
+      cell = row + down, column + right
+      if _is_free(rows, *cell) and cell not in distances:
+        distances[cell] = distances[row, column] + 1
+        queue.append(cell)
+  row, column = start = next((r, line.index(START)) for r, line in enumerate(rows) if START in line)
+  for move in moves:
+    row, column = row + MOVES[move][0], column + MOVES[move][1]
+    if not _is_free(rows, row, column):
+      return 0.0
+  return max(0.0, 1 - distances[row, column] / distances[start])
+
+
+def _is_free(rows: Sequence[str], row: int, column: int) -> bool:
+  """Returns whether a cell is inside the maze and no wall."""
+  is_inside = 0 <= row < len(rows) and 0 <= column < len(rows[0])
+  return is_inside and rows[row][column] != WALL
+
+
 Maze = tuple[str, ...]
+REWARDS = ('right', 'share')
 INSTRUCTION = (
   'Find a way through the maze below. Rows are lines of text; S is the start, E the end, * a wall '
   'and . a free cell. Each move, U (up), D (down), L (left) or R (right), goes to the next cell; '
@@ -75,6 +114,8 @@ class MazeTask(TextProblems):
     max_moves: int = 8,
     demonstration_noise: float = 0.2,
     prompt_format: str | None = None,
+    reward: str = 'right',
+    reward_noise: float = 0.0,
   ):
     """Draws distinct mazes.
 
@@ -91,8 +132,17 @@ class MazeTask(TextProblems):
       prompt_format: None shows the maze alone and takes the whole answer for moves, for models
         made here; one of `pkpo_jax.tasks.prompts.FORMATS`, or 'chat', comes with an instruction,
         and the moves are in the answer's last box.
+      reward: 'right', 1 for a right answer, else 0, or 'share', `share_of_way`.
+      reward_noise: with reward 'right', chance that a wrong answer to a maze to train on is
+        rewarded like a right one. It does not count as right.
     """
     expect(0 <= demonstration_noise <= 1, 'demonstration_noise', 'in [0, 1]', demonstration_noise)
+    expect(reward in REWARDS, 'reward', f'one of {REWARDS}', reward)
+    most = 1 if reward == 'right' else 0
+    expect(0 <= reward_noise <= most, 'reward_noise', f'in [0, {most}]', reward_noise)
+    self._is_shaped, self._reward_noise = reward == 'share', reward_noise
+    if self._is_shaped:
+      self.objectives = ('pass@k', 'max@k')
     problems = distinct_mazes(seed, num_train, num_held_out, size, wall_share, min_moves, max_moves)
     self._noise, self._in_box = demonstration_noise, prompt_format is not None
     super().__init__(tokenizer, problems, num_held_out, prompt_format or 'plain')
@@ -103,13 +153,27 @@ class MazeTask(TextProblems):
     return self._format.prompt(rows, INSTRUCTION) if self._in_box else f'{rows}\n='
 
   def verify(self, problem: Maze, completion: str) -> Verdict:
-    """Returns the verdict of `verify_maze`."""
-    if not self._in_box:
-      return verify_maze(problem, completion)
-    moves = marked_answer(completion)
+    """Returns the verdict of `verify_maze`, with a score if the reward is a share of the way."""
+    moves = marked_answer(completion) if self._in_box else completion
     if moves is None:
-      return Verdict('malformed' if completion.strip() else 'empty')
-    return verify_maze(problem, moves)
+      verdict = Verdict('malformed' if completion.strip() else 'empty')
+    else:
+      verdict = verify_maze(problem, moves)
+    if not self._is_shaped:
+      return verdict
+    return verdict._replace(score=share_of_way(problem, verdict.answer) if verdict.answer else 0.0)
+
+  def grade(self, prompts: Prompts, rollout: Rollout, key: Key) -> Grades:
+    """Returns the grades that the verdicts give, with noise in the rewards if there is any."""
+    grades = super().grade(prompts, rollout, key)
+    if not self._reward_noise:
+      return grades
+    # Drawn for each maze by itself, whatever else is graded with it.
+    entropy = jax.random.key_data(key).tolist()
+    ids = np.asarray(jax.device_get(prompts.ids))
+    drawn = [np.random.default_rng([*entropy, i]).random(grades.rewards.shape[1]) for i in ids]
+    is_paid = (np.stack(drawn) < self._reward_noise) & (ids < self.num_problems)[:, None]
+    return grades._replace(rewards=np.maximum(grades.rewards, is_paid.astype(np.float32)))
 
   def demonstrate(self, problem: Maze, rng: np.random.Generator) -> str:
     """Returns a shortest way, some of whose moves are replaced by random ones."""
