@@ -145,9 +145,9 @@ RULES = (
   Rule(r'python -m experiments\.launcher ', with_words(_TWO_STEPS[0]), 60),
   Rule(r'python -m experiments\.(maze_tiny|hidden_answer)\.sweep', with_words('--smoke'), 90),
   Rule(r'python -m experiments\.(steps_ahead|gradient_noise)\.sweep', with_words('--smoke'), 120),
-  Rule(r'.*maze_(methods|rewards)\.sweep --smoke', as_written, 120),
+  Rule(r'.*maze_(methods|rewards|transfer)\.sweep --smoke', as_written, 120),
   Rule(
-    r'python -m experiments\.maze_(methods|rewards)\.sweep',
+    r'python -m experiments\.maze_(methods|rewards|transfer)\.sweep',
     'its small form is a command of its own',
   ),
   Rule(
