@@ -287,10 +287,15 @@ def draw(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     axis.set(ylim=(0, None), ylabel='MiB')
   if rows := tables.get('processes'):
     ideal = [row | {'ideal': row['cores'] * rows[0]['prompts_per_s']} for row in rows]
-    for y, looks in (('prompts_per_s', '-'), ('ideal', ':')):
-      label = 'measured' if y == 'prompts_per_s' else 'one process times cores'
-      looks = {'color': style.BLACK, 'linestyle': looks, 'label': label}
-      lines(axes[2, 4], ideal, 'processes', y, 'weak scaling', **looks)
+    one = [row for row in ideal if row['runs'] == 1]
+    apart = [row for row in ideal if row['runs'] == row['processes']]
+    for shown, y, look, label in (
+      (one, 'prompts_per_s', '-', 'one run'),
+      (apart, 'prompts_per_s', '--', 'a run each'),
+      (one, 'ideal', ':', 'one process times cores'),
+    ):
+      looks = {'color': style.BLACK, 'linestyle': look, 'label': label}
+      lines(axes[2, 4], shown, 'processes', y, 'weak scaling', **looks)
     axes[2, 4].set(ylim=(0, None), ylabel='prompts a second')
   for axis in axes.flat:
     axis.set_visible(axis.has_data())

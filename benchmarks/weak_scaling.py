@@ -1,4 +1,8 @@
-"""Trains one run in 1, 2, 4 processes on this machine, each with as many prompts; for `scaling`."""
+"""Trains one run in 1, 2, 4 processes on this machine, each with as many prompts; for `scaling`.
+
+And as many runs that know nothing of each other: what processes that share caches and memory lose
+without a word between them.
+"""
 
 import contextlib
 import json
@@ -16,14 +20,15 @@ from benchmarks.common import Row
 
 CONFIG = 'configs/maze_tiny.py'
 COLUMNS = (
-  *('processes', 'cores', 'prompts', 'steps', 'step_s', 'least_s', 'rollout_s', 'update_s'),
-  *('rest_s', 'prompts_per_s', 'efficiency', 'efficiency_of_least'),
+  *('processes', 'runs', 'cores', 'prompts', 'steps', 'step_s', 'least_s', 'rollout_s'),
+  *('update_s', 'rest_s', 'prompts_per_s', 'efficiency', 'efficiency_of_least', 'apart/one'),
 )
 CAPTION = (
   f'One run of {CONFIG} in several processes on this machine, each bound to a core, which several '
   'share where there are fewer; runs take turns. step_s: median of the timed parts of a step; '
   'prompts_per_s: by step_s; efficiency: prompts_per_s over that of one process, and over cores; '
-  'efficiency_of_least: the same by least_s, which other work on the machine disturbs less.'
+  'efficiency_of_least: the same by least_s, which other work on the machine disturbs less. '
+  'runs: 1, or as many as processes, a run each; apart/one: step_s of those over that of one run.'
 )
 _NUM_COMPILING = 2  # First steps, which do not count.
 
@@ -36,7 +41,7 @@ def rows(
   num_steps: int,
   turns: int,
 ) -> list[Row]:
-  """Returns a row for each number of processes.
+  """Returns a row for each number of processes, and one for as many runs apart.
 
   Args:
     config: file of the run's config.
@@ -47,18 +52,21 @@ def rows(
     turns: runs of each number of processes.
   """
   cores = sorted(os.sched_getaffinity(0))
-  steps = {count: [] for count in counts}
+  steps = {(count, runs): [] for count in counts for runs in dict.fromkeys((1, count))}
   with tempfile.TemporaryDirectory() as folder:
     for turn in range(turns):
-      for count in counts:
-        changes = {'rollout.num_prompts': count * prompts, 'num_train_steps': num_steps}
-        workdir = pathlib.Path(folder) / f'{count}_{turn}'
-        steps[count] += train(config, fields | changes, count, cores, workdir)
-  found = []
-  for count, each in steps.items():
-    found.append(_row(count, min(count, len(cores)), count * prompts, each))
-    _compare(found[-1], found[0])
-  return found
+      for count, runs in steps:
+        changes = {'rollout.num_prompts': count // runs * prompts, 'num_train_steps': num_steps}
+        workdir = pathlib.Path(folder) / f'{count}_{runs}_{turn}'
+        steps[count, runs] += train(config, fields | changes, count, runs, cores, workdir)
+  found = {}
+  for (count, runs), each in steps.items():
+    row = _row(count, min(count, len(cores)), count * prompts, each)
+    found[count, runs] = row | {'runs': runs}
+    _compare(found[count, runs], found[counts[0], 1])
+  for (count, _), row in found.items():
+    row['apart/one'] = found[count, count]['step_s'] / found[count, 1]['step_s']
+  return list(found.values())
 
 
 def _row(count, cores, prompts, steps):
@@ -81,23 +89,34 @@ def train(
   config: str,
   fields: Mapping[str, Any],
   count: int,
+  runs: int,
   cores: Sequence[int],
   workdir: pathlib.Path,
 ) -> list[dict[str, float]]:
-  """Returns the seconds of the parts of each step of a run, but for the steps that compile."""
+  """Returns the seconds of the parts of each step, but for the steps that compile.
+
+  Args:
+    config: file of the config.
+    fields: of it that are changed.
+    count: processes.
+    runs: 1, which all processes train, or `count`, one for each.
+    cores: to bind processes to.
+    workdir: folder of the runs' workdirs.
+  """
   fixed = {
     **{'eval.num_prompts': 4, 'eval.num_samples': 2, 'eval.ks': '(1,)'},
     **{'mesh.data': -1, 'log.every': 1, 'log.tensorboard': False},
   }
-  command = [sys.executable, '-m', 'pkpo_jax.main', f'--config={config}', f'--workdir={workdir}']
+  command = [sys.executable, '-m', 'pkpo_jax.main', f'--config={config}']
   command += [f'--config.{name}={value}' for name, value in {**fixed, **fields}.items()]
-  if count > 1:
+  is_one = count > 1 and runs == 1
+  if is_one:
     command += [f'--coordinator_address=127.0.0.1:{common.free_port()}', f'--num_processes={count}']
   with contextlib.ExitStack() as stack:
     running = []
     for i in range(count):
       output = stack.enter_context(tempfile.TemporaryFile('w+'))
-      own = [f'--process_id={i}'] if count > 1 else []
+      own = [f'--workdir={workdir / str(i % runs)}', *([f'--process_id={i}'] if is_one else [])]
       process = subprocess.Popen(
         [*command, *own], cwd=common.FOLDER.parent, stdout=output, stderr=subprocess.STDOUT
       )
@@ -108,7 +127,7 @@ def train(
       if process.wait(timeout=600) != 0:
         output.seek(0)
         raise RuntimeError(f'{" ".join(command)} failed: {output.read()[-2000:]}')
-  return times(workdir / 'metrics.jsonl')
+  return [step for i in range(runs) for step in times(workdir / str(i) / 'metrics.jsonl')]
 
 
 def times(metrics: pathlib.Path) -> list[dict[str, float]]:

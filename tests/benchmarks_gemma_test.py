@@ -241,16 +241,20 @@ def test_the_slope_is_the_exponent():
 
 
 def test_weak_scaling_is_relative_to_the_cores_there_are(tmp_path, monkeypatch):
-  # A step of one process takes a second, of two on two cores 1.25, of four on them 2.5.
-  seconds = {1: 1.0, 2: 1.25, 4: 2.5}
-  part = lambda count, share: share * seconds[count]
-  steps = lambda count: [{'time/rollout_s': part(count, 0.25), 'time/update_s': part(count, 0.75)}]
-  monkeypatch.setattr(weak_scaling, 'train', lambda config, fields, count, *_: steps(count))
+  # A step of one process takes a second, of two on two cores 1.25, of four on them 2.5; of as many
+  # runs apart 1.1 and 2.
+  seconds = {(1, 1): 1.0, (2, 1): 1.25, (4, 1): 2.5, (2, 2): 1.1, (4, 4): 2.0}
+  step = lambda s: {'time/rollout_s': 0.25 * s, 'time/update_s': 0.75 * s}
+  train = lambda config, fields, count, runs, *_: runs * [step(seconds[count, runs])]
+  monkeypatch.setattr(weak_scaling, 'train', train)
   monkeypatch.setattr(weak_scaling.os, 'sched_getaffinity', lambda _: {0, 1})
   rows = weak_scaling.rows('', {}, (1, 2, 4), prompts=8, num_steps=4, turns=2)
-  assert [row['prompts'] for row in rows] == [8, 16, 32]
-  assert [row['prompts_per_s'] for row in rows] == [8, 12.8, 12.8]
-  assert [row['efficiency'] for row in rows] == pytest.approx([1, 0.8, 0.8])
+  assert {(row['processes'], row['runs']) for row in rows} == set(seconds)
+  connected = [row for row in rows if row['runs'] == 1]
+  assert [row['prompts'] for row in connected] == [8, 16, 32]
+  assert [row['prompts_per_s'] for row in connected] == [8, 12.8, 12.8]
+  assert [row['efficiency'] for row in connected] == pytest.approx([1, 0.8, 0.8])
+  assert [row['apart/one'] for row in connected] == pytest.approx([1, 1.1 / 1.25, 2 / 2.5])
   lines = [{'step': 0, 'eval/pass@1': 0.5}]
   lines += [
     {'step': i, 'train/loss': 1.0, 'time/update_s': float(i), 'time/tokens_per_s': 100.0}
