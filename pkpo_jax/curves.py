@@ -1,4 +1,4 @@
-"""Curves over k: estimates of pass@k, max@k and pass^k from grades, by name."""
+"""Curves over k: estimates of pass@k, max@k and pass^k, by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,13 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from pkpo_jax.estimators import max_at_k, min_at_k
-from pkpo_jax.tasks.grades import Grades
-
-
-def outcomes_of(grades: Grades, objectives: Sequence[str]) -> dict[str, Any]:
-  """Returns for each of a task's objectives the `[P, N]` numbers whose best of k it is about."""
-  outcomes = {'pass@k': grades.successes, 'max@k': grades.rewards}
-  return {name: outcomes[name] for name in objectives}
 
 
 def estimated(objectives: Sequence[str]) -> tuple[str, ...]:

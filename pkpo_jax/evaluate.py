@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh
 
 from pkpo_jax import processes, sharding
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.errors import CONFIG_ERRORS, expect
-from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation import report
-from pkpo_jax.evaluation.measure import AfterPiece, Evaluation, count_pieces, make_evaluate
+from pkpo_jax.evaluation.measure import AfterPiece, count_pieces, make_evaluate
+from pkpo_jax.evaluation.summary import LEVEL, compare, summarize
 from pkpo_jax.flags import (
   connect_by_flags,
   define_process_flags,
@@ -31,17 +30,13 @@ from pkpo_jax.flags import (
   import_file,
   parse_flags,
 )
-from pkpo_jax.intervals import few_problems, mean_interval, paired_interval
 from pkpo_jax.keys import run_keys
 from pkpo_jax.parts import complete
 from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, make_init, make_run
 from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.settings import as_dict
-from pkpo_jax.typing import Key
 from pkpo_jax.workdir import config_file_of, flatten, keep_compilations, read_config
-
-LEVEL = 0.95  # Of the intervals.
 
 
 def evaluate_workdirs(
@@ -146,61 +141,6 @@ def restore(
   if policy.frozen and not trained_only:
     params |= make_init(policy, run.optimizer, mesh)(key)[1]
   return step, params
-
-
-def summarize(evaluation: Evaluation, ks: Sequence[int], key: Key) -> dict[str, Any]:
-  """Returns the curves, statistics and problems of a report; `key` draws the resamples.
-
-  A problem with too few judged samples for one k is left out of the curve.
-  """
-  curves = {}
-  for name, values in evaluation.curves.items():
-    known = values[~np.isnan(values).any(axis=-1)]
-    mean, low, high = mean_interval(known, key, level=LEVEL, bounds=evaluation.bounds[name])
-    warnings = [few_problems(column) for column in known.T]
-    curves[name] = {'k': ks, 'mean': mean, 'standard_error': standard_error(known)}
-    curves[name] |= {'low': low, 'high': high, 'num_problems': len(known), 'warnings': warnings}
-    if name in evaluation.exact:
-      curves[name]['exact'] = evaluation.exact[name]
-  statistics = {}
-  for name, values in evaluation.statistics.items():
-    known = values[~np.isnan(values)]
-    if known.size:
-      error = standard_error(known) if known.size > 1 else None
-      statistics[name] = {
-        'mean': np.mean(known),
-        'standard_error': error,
-        'num_problems': known.size,
-      }
-  problems = {'id': evaluation.ids, **evaluation.curves, **evaluation.statistics}
-  return _plain({'curves': curves, 'statistics': statistics, 'problems': problems})
-
-
-def compare(
-  evaluation: Evaluation, other: Evaluation, ks: Sequence[int], key: Key
-) -> dict[str, Any]:
-  """Returns the differences of a report; `key` draws the resamples."""
-  differences = {}
-  for name, values in evaluation.curves.items():
-    if name in other.curves:
-      others = other.curves[name]
-      known = ~np.isnan(values + others).any(axis=-1)
-      bounds = evaluation.bounds[name]
-      interval = paired_interval(values[known], others[known], key, level=LEVEL, bounds=bounds)
-      warnings = [few_problems(column) for column in (values - others)[known].T]
-      differences[name] = _plain({'k': ks, **interval._asdict(), 'warnings': warnings})
-  return differences
-
-
-def _plain(tree: Any) -> Any:
-  """Returns nested dicts of arrays as nested dicts of lists, None for what is not a number."""
-  if isinstance(tree, Mapping):
-    return {name: _plain(value) for name, value in tree.items()}
-  if tree is None:
-    return None
-  listed = np.asarray(tree).tolist()
-  known = lambda x: None if isinstance(x, float) and np.isnan(x) else x
-  return [known(x) for x in listed] if isinstance(listed, list) else known(listed)
 
 
 def _with_more_ks(config: Mapping[str, Any]) -> dict[str, Any]:

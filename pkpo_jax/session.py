@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from pkpo_jax import processes
 from pkpo_jax.checkpoints import Checkpoints
-from pkpo_jax.curves import group_metrics, metric_name, outcomes_of
+from pkpo_jax.curves import group_metrics, metric_name
 from pkpo_jax.data.pipeline import epoch_begun
 from pkpo_jax.errors import WorkdirError
 from pkpo_jax.evaluation.measure import (
@@ -32,7 +32,7 @@ from pkpo_jax.sample_writer import SampleWriter
 from pkpo_jax.samples import SPLITS, show
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
-from pkpo_jax.tasks.grades import Grades, check_finite
+from pkpo_jax.tasks.grades import Grades, check_finite, outcomes_of
 from pkpo_jax.types import Prompts, Rollout, Snapshot, TrainState
 from pkpo_jax.typing import Key
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from pkpo_jax import votes
 from pkpo_jax.evaluation import statistics as answers
 from pkpo_jax.tasks.grades import Grades, Verdict, grades_of
 from pkpo_jax.tasks.text import is_truncated
@@ -35,7 +36,7 @@ def test_maj_at_k_is_the_mean_over_all_subsets():
       right = set(rng.integers(1, 4, rng.integers(0, 3)).tolist())
       groups.append([None if x == 0 else f'answer {x}' for x in drawn])
       rights.append([int(x) in right for x in drawn])
-    found = answers.maj_at_k(groups, np.asarray(rights), ks)
+    found = votes.maj_at_k(groups, np.asarray(rights), ks)
     for group, right, row in zip(groups, rights, found, strict=True):
       expected = [float(majority_by_enumeration(group, right, k)) for k in ks]
       np.testing.assert_allclose(row, expected, rtol=1e-13, atol=1e-15)
@@ -48,17 +49,17 @@ def test_maj_at_k_of_answers_that_are_equally_frequent(num_answers):
   group = [f'answer {i}' for i in range(num_answers) for _ in range(count)]
   group += [None] * (256 - len(group))
   is_right = np.asarray([[answer == 'answer 0' for answer in group]])
-  found = answers.maj_at_k([group], is_right, [3, 17, 128, 255, 256])
+  found = votes.maj_at_k([group], is_right, [3, 17, 128, 255, 256])
   np.testing.assert_allclose(found[0], 1 / num_answers, rtol=1e-11)
 
 
 def test_maj_at_k_of_as_many_samples_as_it_takes():
   group = ['a'] * 400 + ['b'] * 600 + [None] * 24
   is_right = np.asarray([[answer == 'a' for answer in group]])
-  found = answers.maj_at_k([group], is_right, [1, 1023, 1024])
+  found = votes.maj_at_k([group], is_right, [1, 1023, 1024])
   np.testing.assert_allclose(found[0], [400 / 1024, 0, 0], rtol=1e-12)
   with pytest.raises(ValueError, match='answers: expected at most 1024 samples, got 1025'):
-    answers.maj_at_k([[*group, 'a']], np.ones((1, 1025), bool), [1])
+    votes.maj_at_k([[*group, 'a']], np.ones((1, 1025), bool), [1])
   verdicts = [[Verdict('right', 'a')] * 1025]
   assert answers.majority_votes(verdicts, [1]) is None
   assert answers.majority_votes(None, [1]) is None
@@ -67,7 +68,7 @@ def test_maj_at_k_of_as_many_samples_as_it_takes():
 @pytest.mark.parametrize('k', [0, 3])
 def test_maj_at_k_takes_no_k_beyond_n(k):
   with pytest.raises(ValueError, match=f'ks: expected 1 <= k <= N = 2, got {k}'):
-    answers.maj_at_k([['a', 'b']], np.asarray([[True, False]]), [1, k])
+    votes.maj_at_k([['a', 'b']], np.asarray([[True, False]]), [1, k])
 
 
 def test_answers_that_cannot_be_compared_have_no_majority():
@@ -83,7 +84,7 @@ def test_answers_that_cannot_be_compared_have_no_majority():
 def test_answer_diversity():
   contents = ['aabbc', 'aaaaa', 'abcde', 'abcde']
   is_right = np.asarray([[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
-  found = answers.answer_diversity(contents, is_right)
+  found = votes.answer_diversity(contents, is_right)
   np.testing.assert_array_equal(found, [3 / 4, 1 / 4, 1, np.nan])
 
 

@@ -9,10 +9,18 @@ import pytest
 
 from configs import default
 from pkpo_jax.advantages import ADVANTAGES
-from pkpo_jax.curves import curve, group_metrics, outcomes_of
+from pkpo_jax.curves import curve, group_metrics
 from pkpo_jax.evaluation.statistics import majority_votes
 from pkpo_jax.run import make_run
-from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, check_finite, concatenate, grades_of
+from pkpo_jax.tasks.grades import (
+  KINDS,
+  Grades,
+  Verdict,
+  check_finite,
+  concatenate,
+  grades_of,
+  outcomes_of,
+)
 
 UNJUDGED = Verdict('unjudged')
 # A judge that failed says nothing about the sample: neither a success nor a failure.

@@ -13,20 +13,22 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'typing', 'watch_main'},
+  {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'score_files', 'typing'}
+  | {'watch_main'},
   {'types', 'weights', 'group_ks', 'groups', 'ranks'},
-  {'estimators', 'intervals', 'advantages', 'reweighting', 'schedules', 'losses'},
+  {'estimators', 'intervals', 'advantages', 'reweighting', 'schedules', 'losses', 'votes'}
+  | {'curves'},
   {'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'pretrained', 'tasks'},
-  {'curves', 'grading', 'prepare', 'sample_writer', 'train_step'},
+  {'grading', 'prepare', 'sample_writer', 'train_step'},
   {'diagnostics', 'parts', 'rollouts'},
   {'flags', 'run'},
   {'evaluation', 'planning'},
   {'session'},
   {'train'},
-  {'evaluate', 'export', 'main', 'plan'},
+  {'evaluate', 'export', 'main', 'plan', 'score'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from advantages_unbiased_test import LOGITS, expected_gradient, outcomes_of, softmax
 
-from pkpo_jax import maj_at_k
+from pkpo_jax import maj_at_k, votes
 from pkpo_jax.errors import FieldError
-from pkpo_jax.evaluation import statistics
 from pkpo_jax.tasks.grades import Verdict, answer_ids
 
 advantages_of = jax.jit(lambda rewards, k, answers: maj_at_k(rewards, k=k, answers=answers))
@@ -48,7 +47,7 @@ def test_is_what_a_sample_changes_in_the_estimate(n):
 
   def estimate(k, kept):
     given = [[None if a < 0 else a for a in row] for row in answers[:, kept]]
-    return statistics.maj_at_k(given, is_right[:, kept], [k])[:, 0]
+    return votes.maj_at_k(given, is_right[:, kept], [k])[:, 0]
 
   everyone = np.arange(n)
   for k in (1, n // 8, n // 2):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from configs import default
-from pkpo_jax.curves import curve, outcomes_of
+from pkpo_jax.curves import curve
 from pkpo_jax.errors import FieldError
 from pkpo_jax.policies import POLICIES, Policy
 from pkpo_jax.run import make_run
 from pkpo_jax.settings import build
 from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.base import Task
-from pkpo_jax.tasks.grades import Verdict
+from pkpo_jax.tasks.grades import Verdict, outcomes_of
 from pkpo_jax.tokenizers import CharacterTokenizer
 from tests.datasets_sources import arc_task, write_arc, write_json
 from tests.gemma_cases import SMALL, name_preset

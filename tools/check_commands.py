@@ -129,6 +129,11 @@ RULES = (
   Rule(r'python -m pkpo_jax\.main --config=configs/(bandit|gaussian)', two_steps, 15),
   Rule(r'python -m pkpo_jax\.main ', two_steps, 40),
   Rule(r'python -m pkpo_jax\.evaluate ', evaluation, 20),
+  Rule(
+    r'python -m pkpo_jax\.score ',
+    replaced('python -m pkpo_jax.score runs/k4/evaluation/samples.jsonl --output=scores'),
+    20,
+  ),
   Rule(r'python -m pkpo_jax\.prepare .*=FOLDER', 'needs the published files of a data set'),
   Rule(
     r'python -m pkpo_jax\.plan ',

@@ -16,7 +16,8 @@ from experiments.comparison import curve_rows, over_seeds, paired_rows
 from experiments.launcher import Job, run_jobs
 from experiments.results import write_rows
 from pkpo_jax.checkpoints import restore_params
-from pkpo_jax.evaluation.measure import Evaluation, make_evaluate
+from pkpo_jax.evaluation.measure import make_evaluate
+from pkpo_jax.evaluation.summary import Evaluation
 from pkpo_jax.intervals import paired_bootstrap
 from pkpo_jax.progress import Progress
 from pkpo_jax.run import make_run

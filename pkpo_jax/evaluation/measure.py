@@ -2,52 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from pkpo_jax import processes, sharding
-from pkpo_jax.curves import estimated, estimates, metric_name, outcomes_of
+from pkpo_jax.curves import estimated, estimates, metric_name
 from pkpo_jax.estimators import standard_error
 from pkpo_jax.evaluation.statistics import majority_votes, sample_statistics
+from pkpo_jax.evaluation.summary import Evaluation
 from pkpo_jax.grading import trim_and_grade
 from pkpo_jax.keys import eval_keys, piece_key
 from pkpo_jax.pieces import join_prompts, split_prompts
 from pkpo_jax.policies import Policy
 from pkpo_jax.run import Run, make_sampling_layout
 from pkpo_jax.tasks import Task
-from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, check_finite
+from pkpo_jax.tasks.grades import KINDS, Grades, Verdict, check_finite, outcomes_of
 from pkpo_jax.types import Prompts, Rollout
 
 # Called after each piece of an evaluation, with its samples and their grades.
 AfterPiece = Callable[[Prompts, Rollout, Grades], None]
-
-
-class Evaluation(NamedTuple):
-  """What one evaluation measured; all but `exact` for each problem.
-
-  Attributes:
-    ids: `[P]` the problems.
-    curves: for each of the task's objectives, 'pass^k' beside 'pass@k', and 'maj@k' where answers
-      can be compared, estimates `[P, K]` for each k in config.eval.ks; NaN where a problem has
-      fewer than k judged samples.
-    statistics: means over the problem's samples, `[P]` each, NaN where there is nothing to take
-      the mean of; see `statistics.sample_statistics`.
-    exact: for the first objective, `[K]` over all problems there are, exactly; empty where the task
-      cannot tell.
-    bounds: for each curve the least and the greatest value that a problem can have.
-  """
-
-  ids: Int[np.ndarray, 'P']
-  curves: dict[str, Float[np.ndarray, 'P K']]
-  statistics: dict[str, Float[np.ndarray, 'P']]
-  exact: dict[str, Float[np.ndarray, 'K']]
-  bounds: dict[str, tuple[float, float]]
 
 
 def make_evaluate(run: Run, over_prompts: NamedSharding | None = None) -> Callable[..., Evaluation]:

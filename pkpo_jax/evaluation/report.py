@@ -1,4 +1,4 @@
-"""Shows what an evaluation from the command line found: a table, JSON and a figure.
+"""Shows what an evaluation, or a score of samples, has found: a table, JSON and a figure.
 
 A report is a dict of plain values:
   command, seed, level: the command that made it, its seed, and the coverage of its intervals.
@@ -13,8 +13,12 @@ A report is a dict of plain values:
     statistics: 'entropy' and others, each with mean, standard_error and num_problems.
     problems: the columns id, one for each curve (with a row of all k for each problem) and one for
       each statistic.
-  differences: the same curves, first run minus second, with the columns k, mean, low, high and
-    warnings; {} for a single run.
+  differences: the same curves, first run minus second, with the columns k, first, second (the means
+    of the problems that are compared), mean, low, high and warnings; {} for a single run.
+
+In the report of a score each run has, in place of workdir, step and config, a name and its own
+num_problems, num_samples (the least and the most) and num_unjudged; and num_problems_in_both is how
+many problems the differences are over.
 """
 
 import itertools
@@ -46,17 +50,20 @@ def table(report: Report) -> str:
   lines, names, interval = [], run_names(report), f'{100 * report["level"]:g} % interval'
   for run, name in zip(report['runs'], names, strict=True):
     lines += [
-      f'{name}: {report["num_problems"]} problems, {report["num_samples"]} samples of each',
+      f'{name}: {_size(report, run)}',
       *_curve_lines(run['curves'], interval),
+      *_left_out_lines(run['curves'], {**report, **run}['num_problems']),
       *_warning_lines(run['curves']),
       '',
-      *_statistic_lines(run['statistics'], report['num_problems']),
-      '',
     ]
+    if run['statistics']:
+      lines += [*_statistic_lines(run['statistics'], report['num_problems']), '']
+  both = report.get('num_problems_in_both')
+  over = 'problems' if both is None else f'the {both} problems in both'
   for curve, difference in report['differences'].items():
     lines += [
-      f'{curve}: {names[0]} minus {names[1]}, paired over problems',
-      *_difference_lines(difference, *(run['curves'][curve] for run in report['runs']), interval),
+      f'{curve}: {names[0]} minus {names[1]}, paired over {over}',
+      *_difference_lines(difference, interval),
       *_warning_lines({curve: difference}),
       '',
     ]
@@ -67,12 +74,23 @@ def table(report: Report) -> str:
 
 
 def run_names(report: Report) -> list[str]:
-  """Returns a name for each run: its folder and step, with the whole path if folders are alike."""
+  """Returns the names of runs that have one, or folders (paths, if folders are alike) and steps."""
+  if all('name' in run for run in report['runs']):
+    return [run['name'] for run in report['runs']]
   paths = [pathlib.Path(run['workdir']) for run in report['runs']]
   folders = [path.name for path in paths]
   if len(set(folders)) < len(paths):
     folders = [str(path) for path in paths]
   return [f'{x}, step {run["step"]}' for x, run in zip(folders, report['runs'], strict=True)]
+
+
+def _size(report: Report, run: Mapping[str, Any]) -> str:
+  """Returns how many problems and samples a run has."""
+  if 'num_unjudged' not in run:
+    return f'{report["num_problems"]} problems, {report["num_samples"]} samples of each'
+  samples = ' to '.join(dict.fromkeys(map(str, run['num_samples'])))
+  unjudged = f', {run["num_unjudged"]} of them not judged' if run['num_unjudged'] else ''
+  return f'{run["num_problems"]} problems, {samples} samples of each{unjudged}'
 
 
 def write_json(report: Report, path: pathlib.Path) -> None:
@@ -108,10 +126,8 @@ def draw(report: Report, path: pathlib.Path) -> None:
     axes[1].set(ylabel='difference', title='First minus second, paired over problems')
   for axis in axes:
     _style(axis, report['runs'][0]['curves'][objective]['k'])
-  figure.suptitle(
-    f'{report["num_problems"]} problems, {report["num_samples"]} samples of each, '
-    f'{100 * report["level"]:g} % intervals over problems'
-  )
+  sizes = dict.fromkeys(_size(report, run) for run in report['runs'])
+  figure.suptitle(f'{"; ".join(sizes)}; {100 * report["level"]:g} % intervals over problems')
   figure.legend(loc='outside lower center', ncols=num_panels, frameon=False)
   figure.savefig(path, metadata={'Software': None})
 
@@ -150,7 +166,7 @@ def _lines_side_by_side(curves: Mapping[str, Mapping[str, list]], interval: str)
     heads.append(f'{curve:>10}{"s.e.":>9}  {interval:<18}')
     columns.append(
       [
-        f'{mean:10.4f}{error:9.4f}  {_interval(low, high)}'
+        f'{mean:10.4f}{_error(error)}  {_interval(low, high)}'
         for mean, error, low, high in zip(
           found['mean'], found['standard_error'], found['low'], found['high'], strict=True
         )
@@ -160,6 +176,14 @@ def _lines_side_by_side(curves: Mapping[str, Mapping[str, list]], interval: str)
       heads.append(f'{"exact":>9}')
       columns.append([f'{value:9.4f}' for value in found['exact']])
   return [''.join(row).rstrip() for row in (heads, *zip(*columns, strict=True))]
+
+
+def _left_out_lines(curves: Mapping[str, Mapping], num_problems: int) -> list[str]:
+  return [
+    f'  {curve} is over {columns["num_problems"]} of {num_problems} problems'
+    for curve, columns in curves.items()
+    if columns['num_problems'] < num_problems
+  ]
 
 
 def _warning_lines(curves: Mapping[str, Mapping[str, list]]) -> list[str]:
@@ -175,23 +199,27 @@ def _statistic_lines(statistics: Mapping[str, Mapping], num_problems: int) -> li
   lines = [f'  {"":20}{"mean":>10}{"s.e.":>9}']
   for name, found in statistics.items():
     error = found['standard_error']
-    line = f'  {name:20}{found["mean"]:10.4f}' + ('' if error is None else f'{error:9.4f}')
+    line = f'  {name:20}{found["mean"]:10.4f}{_error(error)}'.rstrip()
     rest = found['num_problems']
     lines.append(line + (f'  of {rest} problems' if rest < num_problems else ''))
   return lines
 
 
-def _difference_lines(
-  difference: Mapping, first: Mapping, second: Mapping, interval: str
-) -> list[str]:
+def _difference_lines(difference: Mapping[str, list], interval: str) -> list[str]:
   lines = [f'{"k":>6}{"first":>10}{"second":>10}{"difference":>12}  {interval}']
   for i, k in enumerate(difference['k']):
     low, high = difference['low'][i], difference['high'][i]
     lines.append(
-      f'{k:6d}{first["mean"][i]:10.4f}{second["mean"][i]:10.4f}{difference["mean"][i]:+12.4f}  '
+      f'{k:6d}{difference["first"][i]:10.4f}{difference["second"][i]:10.4f}'
+      f'{difference["mean"][i]:+12.4f}  '
       f'{_interval(low, high, "+")}{" *" if low > 0 or high < 0 else ""}'
     )
   return lines
+
+
+def _error(error: float | None) -> str:
+  """Returns a standard error; one problem has none."""
+  return f'{error:9.4f}' if error is not None else 9 * ' '
 
 
 def _interval(low: float, high: float, sign: str = '') -> str:

@@ -73,6 +73,12 @@ def grades_of(verdicts: Sequence[Sequence[Verdict]]) -> Grades:
   )
 
 
+def outcomes_of(grades: Grades, objectives: Sequence[str]) -> dict[str, Any]:
+  """Returns for each of a task's objectives the `[P, N]` numbers whose best of k it is about."""
+  outcomes = {'pass@k': grades.successes, 'max@k': grades.rewards}
+  return {name: outcomes[name] for name in objectives}
+
+
 def answer_ids(verdicts: Sequence[Sequence[Verdict]]) -> np.ndarray:
   """Returns `[P, N]` int32: for each sample the first of its group with the same answer.
 
