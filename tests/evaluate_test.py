@@ -505,7 +505,8 @@ def test_what_is_written_is_the_report(tmp_path):
     'warnings': [None, 'the interval rests on 2 of 9 problems', None],
   }
   curves = {'pass@k': columns | {'standard_error': [0.05, 0.05, 0.1], 'exact': [0.1, 0.2, 0.3]}}
-  curves['maj@k'] = columns | {'standard_error': [0.01, 0.01, 0.02]}
+  curves['pass@k']['num_problems'] = 9
+  curves['maj@k'] = columns | {'standard_error': [None, None, None], 'num_problems': 1}
   statistics = {
     'entropy': {'mean': 1.25, 'standard_error': 0.5, 'num_problems': 9},
     'answer_diversity': {'mean': 1.0, 'standard_error': None, 'num_problems': 1},
@@ -520,6 +521,8 @@ def test_what_is_written_is_the_report(tmp_path):
     'runs': [run | {'workdir': 'runs/a/k8'}, run | {'workdir': 'runs/b/k8'}],
     'differences': {'pass@k': columns | {'low': [-0.1, 0.1, 0.3]}},
   }
+  means = {'first': [0.5, 0.6, 0.7], 'second': [0.4, 0.4, 0.3]}
+  whole['differences']['pass@k'] |= means
   report.write_json(whole, tmp_path / 'x.json')
   text = (tmp_path / 'x.json').read_text()
   assert json.loads(text) == whole
@@ -531,6 +534,8 @@ def test_what_is_written_is_the_report(tmp_path):
   assert any(
     line.split() == ['answer_diversity', '1.0000', 'of', '1', 'problems'] for line in lines
   )
+  assert lines.count('  maj@k is over 1 of 9 problems') == 2
+  assert any(line.split()[:4] == ['3', '0.6000', '0.4000', '+0.2000'] for line in lines)
   warning = 'k = 3: the interval rests on 2 of 9 problems'
   assert [line for line in lines if '!' in line] == [
     *[f'  ! pass@k, {warning}', f'  ! maj@k, {warning}'] * 2,
