@@ -139,7 +139,7 @@ def sum_over_data(
   What is computed is added up over devices once, at the end. The compiler by itself does so
   wherever a gradient of a parameter is computed: for each piece of an update, and apart for
   prompts and for completions. Not for a mesh with 'tensor': beside 'fsdp' XLA may end the process
-  ("Check failed: partition_group_list", jax 0.11).
+  ("Check failed: partition_group_list", jax 0.12).
 
   Args:
     fn: its results are sums over prompts, and maxima over prompts.
@@ -150,7 +150,7 @@ def sum_over_data(
   Returns:
     The sums and the maxima, of all prompts.
   """
-  # In float32; with bfloat16 XLA ends the process on CPUs ("opcode copy", jax 0.11).
+  # In float32; with bfloat16 XLA ends the process on CPUs ("opcode copy", jax 0.12).
   total = lambda x: lax.psum(x.astype(jnp.float32), 'data').astype(x.dtype)
 
   def on_devices(params, batch):
