@@ -1,11 +1,14 @@
-"""Imports go one way, and the kernels need jax alone."""
+"""Imports go one way, the kernels need jax alone, and what is imported exists."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import pkpo_jax
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'pkpo_jax'
@@ -109,6 +112,65 @@ def test_imports_go_one_way(path):
 )
 def test_the_rule_sees_a_violation(room, line):
   assert len(violations(room, line)) == 1
+
+
+def file_of(dotted):
+  """Returns the file of a module or package of the repository, or None."""
+  path = ROOT / dotted.replace('.', '/')
+  return next((x for x in (path.with_suffix('.py'), path / '__init__.py') if x.exists()), None)
+
+
+@functools.cache
+def names_bound_in(path):
+  """Returns every name that a file defines, assigns or imports, at whatever depth."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+      names.add(node.name)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+      names.add(node.id)
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+      names |= {alias.asname or alias.name.split('.')[0] for alias in node.names}
+  return names
+
+
+def missing_names(source):
+  """Returns what a file imports by name from the repository's modules and they have not."""
+  missing = []
+  for node in ast.walk(ast.parse(source)):
+    if not isinstance(node, ast.ImportFrom) or not (ROOT / node.module.split('.')[0]).is_dir():
+      continue
+    path = file_of(node.module)
+    bound = names_bound_in(path) if path else set()
+    bound |= set(dir(pkpo_jax)) if node.module == 'pkpo_jax' else set()  # It imports a star.
+    missing += [
+      f'{node.module}.{alias.name}'
+      for alias in node.names
+      if alias.name not in bound | {'*'} and not file_of(f'{node.module}.{alias.name}')
+    ]
+  return missing
+
+
+@pytest.mark.parametrize('room', ['pkpo_jax', *sorted(OUTSIDE | {'tools'})])
+def test_imported_names_exist(room):
+  """Of files too that only a process of its own loads, or only where a peer is installed."""
+  paths = sorted((ROOT / room).rglob('*.py'))
+  assert paths
+  missing = {str(path): missing_names(path.read_text()) for path in paths}
+  assert not {path: names for path, names in missing.items() if names}
+
+
+@pytest.mark.parametrize(
+  'line, missing',
+  [
+    ('from pkpo_jax.curves import no_such_name', ['pkpo_jax.curves.no_such_name']),
+    ('def f():\n  from pkpo_jax.no_such_module import x', ['pkpo_jax.no_such_module.x']),
+    ('from pkpo_jax import pkpo, no_such_advantage', ['pkpo_jax.no_such_advantage']),
+    ('from pkpo_jax.tasks import grades, base', []),
+  ],
+)
+def test_a_missing_name_is_seen(line, missing):
+  assert missing_names(line) == missing
 
 
 def test_gemma_has_one_importer():

@@ -14,7 +14,7 @@ from benchmarks import packing
 from benchmarks.peers import gate, ours, tiny_gemma2
 from configs import default
 from pkpo_jax import sharding
-from pkpo_jax.curves import group_metrics, outcomes_of
+from pkpo_jax.curves import group_metrics
 from pkpo_jax.keys import step_keys
 from pkpo_jax.metrics import MetricWriter
 from pkpo_jax.policies import POLICIES
@@ -22,7 +22,7 @@ from pkpo_jax.policies.language_model import LanguageModel
 from pkpo_jax.run import jit_train_step, make_init, make_run
 from pkpo_jax.tasks import TASKS
 from pkpo_jax.tasks.base import DrawnTask
-from pkpo_jax.tasks.grades import Grades, check_finite
+from pkpo_jax.tasks.grades import Grades, check_finite, outcomes_of
 from pkpo_jax.tasks.text import host_rng
 from pkpo_jax.types import Prompts
 
