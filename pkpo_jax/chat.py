@@ -61,13 +61,13 @@ class ChatTemplate:
     returns with add_generation_prompt.
 
     Args:
-      messages: dicts of 'role' ('user' or 'assistant') and 'content'.
+      messages: dicts of 'role' ('user' or 'assistant', the first perhaps 'system') and 'content'.
 
     Raises:
       DataError: if the template cannot be parsed, raises, or does not come to an end in time or
         size; names the file.
     """
-    if self.system_prompt is not None:
+    if self.system_prompt is not None and messages[0]['role'] != 'system':
       messages = [{'role': 'system', 'content': self.system_prompt}, *messages]
     text = self.render(messages, add_generation_prompt=True)
     return text.removeprefix(self._begin)

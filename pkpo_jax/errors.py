@@ -70,8 +70,13 @@ class Choices(dict):
   KeyError: "expected one of ['adam', 'sgd'], got 'admn'."
   """
 
+  @property
+  def expected(self) -> str:
+    """What a name has to be."""
+    return f'one of {sorted(self)}'
+
   def __missing__(self, name: Any) -> Any:
-    raise KeyError(f'expected one of {sorted(self)}, got {name!r}.')
+    raise KeyError(f'expected {self.expected}, got {name!r}.')
 
 
 def unknown_field(name: str, fields: Collection[str]) -> str:

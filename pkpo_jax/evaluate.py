@@ -27,10 +27,10 @@ from pkpo_jax.flags import (
   expand,
   flag_value,
   from_json,
-  import_file,
   parse_flags,
 )
 from pkpo_jax.keys import run_keys
+from pkpo_jax.own_code import import_file
 from pkpo_jax.parts import complete
 from pkpo_jax.progress import progress
 from pkpo_jax.run import Run, make_init, make_run

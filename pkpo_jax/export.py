@@ -21,9 +21,9 @@ from pkpo_jax.errors import (
   expect,
 )
 from pkpo_jax.evaluate import read_checkpoint_name, restore
-from pkpo_jax.flags import import_file
 from pkpo_jax.models import config_file, saving
 from pkpo_jax.models.architecture import Architecture
+from pkpo_jax.own_code import import_file
 from pkpo_jax.parts import complete
 from pkpo_jax.run import make_run
 from pkpo_jax.tokenizers import Tokenizer

@@ -5,7 +5,6 @@ each of which brings its part's fields with their defaults, then all other overr
 """
 
 import copy
-import importlib.util
 import os
 import pathlib
 import re
@@ -18,6 +17,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from pkpo_jax import processes
 from pkpo_jax.errors import FieldError, unknown_field
+from pkpo_jax.own_code import import_file
 from pkpo_jax.parts import PARTS, choose, config_of_part
 
 _HELP = 'Config file, and a variant after a colon; override with --config.group.field=value.'
@@ -122,14 +122,6 @@ def load_config(path: str) -> ConfigDict:
   except ValueError as error:
     raise FieldError('--config', str(error)) from error
   return with_all_fields(config)
-
-
-def import_file(path: pathlib.Path) -> Any:
-  """Returns the module in a Python file; what it registers, such as a task, is there then."""
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 def with_all_fields(config: ConfigDict) -> ConfigDict:

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from pkpo_jax import losses
-from pkpo_jax.errors import FieldError, FieldTypeError, expect, unknown_field
+from pkpo_jax.errors import Choices, FieldError, FieldTypeError, expect, unknown_field
 
 Config = Mapping[str, Any] | ConfigDict
 
@@ -40,8 +40,12 @@ def build(field: str, group: Mapping[str, Any], choices: Mapping[str, Callable],
 
 def lookup(field: str, name: Any, choices: Mapping[str, Any]) -> Any:
   """Returns `choices[name]`; raises FieldError that lists the choices if there is none."""
-  expect(name in choices, field, f'one of {sorted(choices)}', name)
-  return choices[name]
+  choices = choices if isinstance(choices, Choices) else Choices(choices)
+  expect(name in choices, field, choices.expected, name)
+  try:
+    return choices[name]
+  except FieldError as error:  # Of a file that the name is in.
+    raise FieldError(field, error.problem) from error
 
 
 def call(field: str, function: Callable, kwargs: Mapping[str, Any], **context) -> Any:

@@ -16,7 +16,17 @@ PACKAGE = ROOT / 'pkpo_jax'
 # A module imports from its own layer and from those above it. A new module, or package, goes in
 # the highest layer that its imports allow; modules that are named here need not exist.
 LAYERS = [
-  {'errors', 'keys', 'packing', 'pieces', 'processes', 'samples', 'score_files', 'typing'}
+  {
+    'errors',
+    'keys',
+    'own_code',
+    'packing',
+    'pieces',
+    'processes',
+    'samples',
+    'score_files',
+    'typing',
+  }
   | {'watch_main'},
   {'types', 'weights', 'group_ks', 'groups', 'ranks'},
   {'estimators', 'intervals', 'advantages', 'reweighting', 'schedules', 'losses', 'votes'}
@@ -37,7 +47,7 @@ LAYERS = [
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}
 KERNELS |= {'group_ks', 'intervals', 'losses', 'reweighting', 'schedules'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
-OUTSIDE = {'benchmarks', 'colabs', 'configs', 'experiments', 'tests'}
+OUTSIDE = {'benchmarks', 'colabs', 'configs', 'examples', 'experiments', 'tests'}
 HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}
 HEAVY |= {'optax', 'orbax', 'tensorboardX', 'tensorflow', 'tensorflow_datasets', 'torch', 'tqdm'}
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from pkpo_jax.errors import expect
 from pkpo_jax.policies.base import Policy
 from pkpo_jax.types import Prompts, Rollout
 from pkpo_jax.typing import Key
@@ -17,7 +18,16 @@ class SoftmaxBandit(Policy):
   completions = 'arms'
 
   def __init__(self, task: Any):
-    """Takes the table's size from the task: `num_contexts`, `num_arms`."""
+    """Takes the table's size from the task: `num_contexts`, `num_arms`.
+
+    Raises:
+      FieldError: if the task has left them out.
+    """
+    for name in ('num_contexts', 'num_arms'):
+      value = getattr(task, name)
+      expect(
+        isinstance(value, int) and value >= 1, f'{type(task).__name__}.{name}', 'at least 1', value
+      )
     self._shape = (task.num_contexts, task.num_arms)
 
   def init(self, key: Key) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class Task(abc.ABC):
     num_problems: problems to train on, with ids 0 to num_problems - 1; None where each step draws
       new ones.
     num_held_out: problems to evaluate on; None where each evaluation draws new ones.
+    num_contexts: where completions are arms, how many prompts there are; a prompt's only token is
+      its number.
+    num_arms: where completions are arms, how many there are.
     grades_apart: whether the grades of a prompt do not depend on the other prompts, nor on the key;
       several processes then share the prompts out.
     fingerprint: of all problems there are; a resumed run has to have the same. None where the
@@ -39,6 +42,8 @@ class Task(abc.ABC):
   reward_range: tuple[float, float] = (0.0, 1.0)
   num_problems: int | None = None
   num_held_out: int | None = None
+  num_contexts: int | None = None
+  num_arms: int | None = None
   grades_apart: bool = False
   fingerprint: int | None = None
 

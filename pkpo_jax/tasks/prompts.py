@@ -24,7 +24,11 @@ class PromptFormat(NamedTuple):
   stop: str | None
 
   def prompt(
-    self, question: str, instruction: str = '', examples: Sequence[tuple[str, str]] = ()
+    self,
+    question: str,
+    instruction: str = '',
+    examples: Sequence[tuple[str, str]] = (),
+    system: str = '',
   ) -> str:
     r"""Returns what the model reads: examples with their answers, and the question.
 
@@ -32,11 +36,12 @@ class PromptFormat(NamedTuple):
       question: the question.
       instruction: what to do with questions; an empty line follows it. '' is none.
       examples: questions and answers to go by.
+      system: the question's own system prompt; it stands before the instruction. '' is none.
 
     >>> FORMATS['few_shot'].prompt('1+1', 'Add.', examples=[('2+3', '5')])
     'Add.\n\nProblem:\n2+3\n\nAnswer:\n5\n\nProblem:\n1+1\n\nAnswer:\n'
     """
-    texts, head = [], f'{instruction}\n\n' if instruction else ''
+    texts, head = [], ''.join(f'{text}\n\n' for text in (system, instruction) if text)
     for one, answer in (*examples, (question, None)):
       texts += [self.opening, head, self.label, one, self.cue]
       texts += [] if answer is None else [answer, self.end]
@@ -80,14 +85,21 @@ class ChatFormat(NamedTuple):
   stop: None = None
 
   def prompt(
-    self, question: str, instruction: str = '', examples: Sequence[tuple[str, str]] = ()
+    self,
+    question: str,
+    instruction: str = '',
+    examples: Sequence[tuple[str, str]] = (),
+    system: str = '',
   ) -> str:
     """Returns a chat of the examples and the question, as `PromptFormat.prompt`.
+
+    A question's own system prompt takes the place of the one that the tokenizer is set to.
 
     Raises:
       DataError: if the template does not make a text of it; see `ChatTemplate.prompt`.
     """
-    messages, head = [], f'{instruction}\n\n' if instruction else ''
+    messages = [_message('system', system)] if system else []
+    head = f'{instruction}\n\n' if instruction else ''
     for one, answer in examples:
       messages += [_message('user', head + one), _message('assistant', answer)]
       head = ''

@@ -86,7 +86,7 @@ def human_eval_tests(prompt: str, test: str, entry_point: str) -> UnitTests:
   setup_code = f'{prompt}\n{_source([x for x in tree.body if x is not check])}\n'
   if all(isinstance(statement, ast.Assert) for statement in check.body):
     sources = [ast.unparse(statement) for statement in check.body]
-    tests = [x for x in sources if candidate in _used_names(x)]
+    tests = [x for x in sources if candidate in names_used(x)]
     # One name for one function; the other names the prompt's stub in the tests' namespace.
     tests = [f'{candidate} = {entry_point}\n{x}' for x in tests]
   else:
@@ -112,8 +112,8 @@ def mbpp_tests(
   """
   if reason := unsupported(tests, setup_code, solution):
     raise ValueError(reason)
-  used = set().union(*map(_used_names, tests))
-  functions = used & _assigned_names(solution) - _defined_names(setup_code)
+  used = set().union(*map(names_used, tests))
+  functions = used & _assigned_names(solution) - names_defined(setup_code)
   # Tests may use what the solution imports.
   imports = [x for x in ast.parse(solution).body if isinstance(x, (ast.Import, ast.ImportFrom))]
   setup_code = f'{_source(imports)}\n{setup_code}'
@@ -133,10 +133,10 @@ def unsupported(tests: Sequence[str], setup_code: str, solution: str) -> str | N
   """
   try:
     trees = [ast.parse(test) for test in tests]
-    names = [_used_names(test) for test in tests]
-    own = _assigned_names(solution) - _defined_names(setup_code)
-    known = own | _defined_names(solution) | _defined_names(setup_code) | set(dir(builtins))
-    in_setup = own & _used_names(setup_code)
+    names = [names_used(test) for test in tests]
+    own = _assigned_names(solution) - names_defined(setup_code)
+    known = own | names_defined(solution) | names_defined(setup_code) | set(dir(builtins))
+    in_setup = own & names_used(setup_code)
     classes = {x.name for x in ast.parse(solution).body if isinstance(x, ast.ClassDef)}
   except (SyntaxError, ValueError) as error:
     return f'no Python: {error}'
@@ -371,7 +371,7 @@ def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     yield from _tables(child)
 
 
-def _used_names(code: str) -> set[str]:
+def names_used(code: str) -> set[str]:
   """Returns the names that code uses and does not define."""
   top = symtable.symtable(code, '<code>', 'exec')
   used = {
@@ -380,10 +380,10 @@ def _used_names(code: str) -> set[str]:
     for symbol in table.get_symbols()
     if symbol.is_referenced() and (table is top or symbol.is_global())
   }
-  return used - _defined_names(code)
+  return used - names_defined(code)
 
 
-def _defined_names(code: str) -> set[str]:
+def names_defined(code: str) -> set[str]:
   """Returns the names that code binds at its top level."""
   symbols = symtable.symtable(code, '<code>', 'exec').get_symbols()
   return {x.get_name() for x in symbols if x.is_assigned() or x.is_imported()}
