@@ -108,14 +108,21 @@ class _TensorBoard:
     self._file.close()
 
 
-def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, int | float]]:
+def read_metrics(
+  workdir: str | pathlib.Path, is_growing: bool = False
+) -> list[dict[str, int | float]]:
   """Returns the lines of workdir/metrics.jsonl, in order.
+
+  Args:
+    workdir: of the run.
+    is_growing: whether the run may be writing; a last line that is not whole is left out.
 
   Raises:
     DataError: if a line is damaged; names file and line.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  lines = path.read_text(errors='replace').splitlines()
+  text = path.read_text(errors='replace')
+  lines = (text[: text.rfind('\n') + 1] if is_growing else text).splitlines()
   return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 

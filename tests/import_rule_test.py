@@ -41,7 +41,7 @@ LAYERS = [
   {'evaluation', 'planning'},
   {'session'},
   {'train'},
-  {'evaluate', 'export', 'main', 'plan', 'score'},
+  {'evaluate', 'export', 'main', 'plan', 'runs', 'score'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}

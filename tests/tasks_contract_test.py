@@ -31,8 +31,8 @@ CASES = {
   'hidden_answer_text': {'num_answers': 3, 'answer_length': 2},
   'maze': {'num_train': 20, 'num_held_out': 6, 'size': 3, 'min_moves': 2, 'max_moves': 4},
 }
-# Their verifiers are processes; see `problems_test.py` and `puzzles_test.py`.
-WITH_PROCESSES = {'code_problems', 'math_problems', 'puzzles'}
+# Their verifiers are processes; see the tests of problems, of JSON lines and of puzzles.
+WITH_PROCESSES = {'code_problems', 'jsonl_problems', 'math_problems', 'puzzles'}
 
 
 @dataclasses.dataclass
