@@ -224,29 +224,59 @@ def by_group(
   rewards = _flat('rewards', rewards)
   if rewards.size == 0:
     raise FieldError('rewards', 'expected at least one sample, got none.')
-  ids = group_ids.tolist() if isinstance(group_ids, np.ndarray | jax.Array) else list(group_ids)
   masks = np.ones(rewards.shape, bool) if where is None else _flat('where', where)
-  for name, length in (('group_ids', len(ids)), ('where', len(masks))):
+  layout = layout_of(group_ids)
+  for name, length in (('group_ids', len(layout.rows)), ('where', len(masks))):
     if length != len(rewards):
       raise FieldError(name, f'expected {len(rewards)} entries, one per reward, got {length}.')
   masks = np.asarray(_as_bool(jnp.asarray(masks)))
+  padded, exists = layout.pad(rewards), layout.pad(masks)
+  result = fn(jnp.asarray(padded), where=jnp.asarray(exists), **kwargs)
+  if result.shape not in (layout.shape, layout.shape[:1]):
+    raise FieldError(
+      'fn', f'expected it to return {layout.shape} or {layout.shape[:1]}, got {result.shape}.'
+    )
+  return result[layout.rows, layout.columns] if result.shape == layout.shape else result
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where the samples of flat arrays stand in arrays with a row a group.
+
+  Attributes:
+    rows: `[S]` the group of each sample, in the order in which their ids first come.
+    columns: `[S]` its place in the group, in the given order.
+    shape: (G, n), n the size of the largest group.
+  """
+
+  rows: np.ndarray
+  columns: np.ndarray
+  shape: tuple[int, int]
+
+  def pad(self, values: np.ndarray) -> np.ndarray:
+    """Returns `[S]` as `[G, n]`, with 0 where there is no sample."""
+    padded = np.zeros(self.shape, values.dtype)
+    padded[self.rows, self.columns] = values
+    return padded
+
+
+def layout_of(group_ids: Shaped[AnyArray, 'S'] | Sequence[Hashable]) -> Layout:
+  """Returns the layout of samples whose groups have these ids.
+
+  Raises:
+    FieldTypeError: if an id cannot be hashed.
+  """
+  ids = group_ids.tolist() if isinstance(group_ids, np.ndarray | jax.Array) else list(group_ids)
   numbers: dict[Hashable, int] = {}
   try:
-    rows = np.asarray([numbers.setdefault(each, len(numbers)) for each in ids])
+    rows = np.asarray([numbers.setdefault(each, len(numbers)) for each in ids], int)
   except TypeError as error:
     raise FieldTypeError('group_ids', f'expected an id per sample, flat ({error}).') from error
-  # The place of each sample within its group, in the given order.
   order = np.argsort(rows, kind='stable')
   sizes = np.bincount(rows)
   columns = np.empty_like(rows)
   columns[order] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-  shape = (len(sizes), int(sizes.max()))
-  padded, exists = np.zeros(shape, rewards.dtype), np.zeros(shape, bool)
-  padded[rows, columns], exists[rows, columns] = rewards, masks
-  result = fn(jnp.asarray(padded), where=jnp.asarray(exists), **kwargs)
-  if result.shape not in (shape, shape[:1]):
-    raise FieldError('fn', f'expected it to return {shape} or {shape[:1]}, got {result.shape}.')
-  return result[rows, columns] if result.shape == shape else result
+  return Layout(rows, columns, (len(sizes), int(sizes.max(initial=0))))
 
 
 def _flat(name: str, values: Any) -> np.ndarray:

@@ -31,7 +31,7 @@ LAYERS = [
   {'types', 'weights', 'group_ks', 'groups', 'ranks'},
   {'estimators', 'intervals', 'advantages', 'reweighting', 'schedules', 'losses', 'votes'}
   | {'curves'},
-  {'settings', 'watch', 'workdir'},
+  {'integrations', 'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
   | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
   {'policies', 'pretrained', 'tasks'},
