@@ -7,6 +7,7 @@ independent and have the population mean as theirs. An interval says nothing of 
 training.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -90,17 +91,23 @@ def mean_interval(
   _check_draws(level, num_resamples)
   least, largest = bounds
   expect(least < largest, 'bounds', 'two increasing numbers', bounds)
-  num_problems = _count_problems(values, at_least=1)
+  _count_problems(values, at_least=1)
   if not isinstance(values, jax.core.Tracer):
     # Estimates in float32 may pass a bound by a rounding error.
     slack = _ROUNDING * (largest - least)
     outside = ~((np.asarray(values) >= least - slack) & (np.asarray(values) <= largest + slack))
     seen = f'{np.asarray(values)[outside][:1]} among them'
     expect(not outside.any(), 'values', f'numbers in [{least}, {largest}]', seen)
-  values = jnp.clip(jnp.asarray(values), least, largest)
+  return _dirichlet(jnp.asarray(values), key, level, least, largest, num_resamples)
+
+
+@functools.partial(jax.jit, static_argnames='num_resamples')
+def _dirichlet(values, key, level, least, largest, num_resamples) -> Interval:
+  """Returns what `mean_interval` does, of checked arguments."""
+  values = jnp.clip(values, least, largest)
 
   def resample(draw_key):
-    shares = jax.random.exponential(draw_key, (num_problems + 1,), values.dtype)
+    shares = jax.random.exponential(draw_key, (len(values) + 1,), values.dtype)
     shares /= jnp.sum(shares)
     seen = jnp.tensordot(shares[:-1], values, axes=1, precision=lax.Precision.HIGHEST)
     return seen + shares[-1] * least, seen + shares[-1] * largest
@@ -201,15 +208,20 @@ def bootstrap_interval(
     FieldError: if there are fewer than 2 problems, or level or num_resamples is out of range.
   """
   _check_draws(level, num_resamples)
-  num_problems = _count_problems(values, at_least=2)
-  values = jnp.asarray(values)
+  _count_problems(values, at_least=2)
+  return _bootstrap(jnp.asarray(values), key, level, num_resamples)
+
+
+@functools.partial(jax.jit, static_argnames='num_resamples')
+def _bootstrap(values, key, level, num_resamples) -> Interval:
+  """Returns what `bootstrap_interval` does, of checked arguments."""
 
   def resample(draw_key):
-    drawn = jax.random.randint(draw_key, (num_problems,), 0, num_problems)
+    drawn = jax.random.randint(draw_key, (len(values),), 0, len(values))
     return jnp.mean(values[drawn], axis=0)
 
   means = lax.map(resample, jax.random.split(key, num_resamples), batch_size=_AT_ONCE)
-  low, high = jnp.quantile(means, jnp.array([(1 - level) / 2, (1 + level) / 2]), axis=0)
+  low, high = jnp.quantile(means, jnp.stack([(1 - level) / 2, (1 + level) / 2]), axis=0)
   return Interval(jnp.mean(values, axis=0), low, high)
 
 

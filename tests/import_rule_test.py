@@ -42,6 +42,8 @@ LAYERS = [
   {'session'},
   {'train'},
   {'evaluate', 'export', 'main', 'plan', 'runs', 'score'},
+  {'reporting'},
+  {'report'},
 ]
 # What `import pkpo_jax` loads: without flax, without settings.
 KERNELS = {'__init__', 'errors', 'typing', 'weights', 'groups', 'ranks', 'estimators', 'advantages'}

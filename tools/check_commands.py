@@ -134,6 +134,7 @@ RULES = (
     replaced('python -m pkpo_jax.score runs/k4/evaluation/samples.jsonl --output=scores'),
     20,
   ),
+  Rule(r'python -m pkpo_jax\.report ', replaced('python -m pkpo_jax.report runs/k4'), 20),
   Rule(r'python -m pkpo_jax\.runs ', replaced('python -m pkpo_jax.runs runs'), 10),
   Rule(r'python -m pkpo_jax\.prepare .*=FOLDER', 'needs the published files of a data set'),
   Rule(

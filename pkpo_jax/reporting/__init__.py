@@ -1,0 +1,1 @@
+"""What `python -m pkpo_jax.report` puts on its page."""
