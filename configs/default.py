@@ -119,6 +119,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
   # the noise of the update's, effective sample sizes; see `pkpo_jax.diagnostics`. They cost such a
   # step three more passes over its rollout, forward and backward, and change no update; 0 is none.
   config.log.diagnostics_every = 0
+  # Services that get the metrics too: ('wandb',), Weights & Biases, set up by WANDB_PROJECT and
+  # WANDB_MODE. If the service fails, the run goes on.
+  config.log.writers = ()
+  config.log.level = 'warning'  # Of what libraries tell: 'debug', 'info', 'warning', 'error'.
+  # (first, end): jax's profiler runs from step `first` to before step `end`; see workdir/profile.
+  config.log.profile_steps = ()
   return config
 
 

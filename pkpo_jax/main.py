@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
   """Trains, then prints the last evaluation."""
   if len(argv) > 1:
     raise app.UsageError(f'expected only flags, got {argv[1:]}.')
-  logging.set_verbosity(logging.WARNING)  # Less would let the checkpointer talk all the way.
+  logging.set_verbosity(logging.WARNING)  # At 'info' the checkpointer talks all the way.
   # What its threads meet comes as SaveError, in one line.
   logging.get_absl_handler().addFilter(lambda record: '/orbax/' not in record.pathname)
   config, workdir = flags.FLAGS.config, pathlib.Path(_WORKDIR.value)
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
     connect_by_flags()
     config_file = flag_value(expand(sys.argv), 'config')
     prepared = prepare(config, workdir, config_file)
+    logging.set_verbosity(prepared.run.settings.log.level)
   except CONFIG_ERRORS as error:
     sys.exit(str(error))
   try:

@@ -1,4 +1,4 @@
-"""Where metrics go: JSON lines and TensorBoard."""
+"""Where metrics go: JSON lines, TensorBoard, and trackers."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import os
 import pathlib
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,13 +24,27 @@ class MetricWriter:
   stands in the file once.
   """
 
-  def __init__(self, workdir: pathlib.Path, first_step: int, tensorboard: bool):
-    """Opens the files; `first_step` is the first step that will be written."""
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    first_step: int,
+    tensorboard: bool,
+    trackers: Sequence[Any] = (),
+  ):
+    """Opens the files.
+
+    Args:
+      workdir: their folder.
+      first_step: the first step that will be written.
+      tensorboard: whether to write for TensorBoard, too.
+      trackers: those of `pkpo_jax.trackers` that get the metrics, too; they are closed with this.
+    """
     self._path = workdir / 'metrics.jsonl'
     if self._path.exists():
       _drop_from_step(self._path, first_step)
     self._file = self._path.open('a')
     self._tensorboard = _TensorBoard(workdir / 'tensorboard', first_step) if tensorboard else None
+    self._trackers = trackers
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Writes one line of scalar metrics, named group/name, for `step`.
@@ -49,6 +63,8 @@ class MetricWriter:
       raise SaveError(f'{self._path}: step {step} could not be written: {error}.') from error
     if self._tensorboard is not None:
       self._tensorboard.write(step, scalars)
+    for tracker in self._trackers:
+      tracker.write(step, scalars)
 
   def write_text(self, step: int, name: str, text: str) -> None:
     """Writes a text to TensorBoard alone, which shows it as it is."""
@@ -66,6 +82,8 @@ class MetricWriter:
     self._file.close()
     if self._tensorboard is not None:
       self._tensorboard.close()
+    for tracker in self._trackers:
+      tracker.close()
 
   def __enter__(self) -> 'MetricWriter':
     return self

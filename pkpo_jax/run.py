@@ -17,7 +17,7 @@ from pkpo_jax.advantages import ADVANTAGES, REQUIREMENTS
 from pkpo_jax.checkpoints import restore_params
 from pkpo_jax.curves import estimated, metric_name
 from pkpo_jax.diagnostics import MOST_PARTS, Diagnose, make_diagnose, num_parts_of
-from pkpo_jax.errors import FieldError, expect
+from pkpo_jax.errors import FieldError, expect, require_package
 from pkpo_jax.keys import run_keys, step_keys
 from pkpo_jax.optimizer import make_learning_rate, make_optimizer
 from pkpo_jax.parts import complete
@@ -160,6 +160,8 @@ def _check(run: Run) -> None:
       'those of an older policy',
       settings.rollout.steps_ahead,
     )
+  for name in settings.log.writers:
+    require_package(name, extra=name)
   if settings.warm_start is not None:
     is_run = (pathlib.Path(settings.warm_start) / 'checkpoints').is_dir()
     expect(is_run, 'warm_start', 'the workdir of a run with checkpoints', settings.warm_start)

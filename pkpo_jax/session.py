@@ -33,8 +33,10 @@ from pkpo_jax.samples import SPLITS, show
 from pkpo_jax.stopping import Stopping
 from pkpo_jax.tally import empty_tally
 from pkpo_jax.tasks.grades import Grades, check_finite, outcomes_of
+from pkpo_jax.trackers import Wandb
 from pkpo_jax.types import Prompts, Rollout, Snapshot, TrainState
 from pkpo_jax.typing import Key
+from pkpo_jax.workdir import read_config
 
 # Metrics of an update that compare the policy with the one that drew the samples.
 _OF_SAMPLES = ('ratio_mean', 'log_ratio_max')
@@ -63,6 +65,7 @@ class Session:
     self._ks = [k for k in settings.eval.ks if k <= settings.rollout.num_samples]
     self._objectives = [metric_name(task.objectives[0], k) for k in self._ks]
     self._last_update: tuple[int, np.ndarray, Any] | None = None  # Not looked at yet.
+    self._is_profiling = False
     self._over_prompts = over_prompts
     self._evaluate = make_evaluate(run, over_prompts)
     self._diagnose = (
@@ -126,7 +129,9 @@ class Session:
     self._writer, self._samples = None, {}
     if processes.is_first():
       self._writer = self._stack.enter_context(
-        MetricWriter(self._workdir, self._first_step, settings.log.tensorboard)
+        MetricWriter(
+          self._workdir, self._first_step, settings.log.tensorboard, self._make_trackers()
+        )
       )
       self._samples = {split: self._sample_writer(split) for split in SPLITS}
     self._bar = self._stack.enter_context(
@@ -134,10 +139,15 @@ class Session:
     )
     return start.state, self._keys.train, self._first_step
 
+  def _make_trackers(self) -> list[Wandb]:
+    names = self._run.settings.log.writers
+    return [Wandb(self._workdir, read_config(self._workdir)) for _ in names]
+
   def is_over(self, step: int, state: TrainState, frozen: dict[str, Any]) -> bool:
     """Evaluates and saves the state before a step, if either is due; returns whether to stop."""
     settings = self._run.settings
     is_last = step == settings.num_train_steps
+    self._profile(step, is_last, state)
     evaluation = {}
     if is_last or step % settings.eval.every == 0:
       evaluation = self._stopping.interruptible(self._evaluation, step, frozen | state.params) or {}
@@ -157,6 +167,17 @@ class Session:
       is_stopping = processes.any_of(self._stopping.requested)  # To save takes a while.
     self._stopping.requested |= is_stopping  # It may have come to another process.
     return is_last or is_stopping
+
+  def _profile(self, step: int, is_last: bool, state: TrainState) -> None:
+    """Begins or ends the profile of log.profile_steps, in each process its own, in the workdir."""
+    first, end = self._run.settings.log.profile_steps or (None, None)
+    if self._is_profiling and (is_last or step == end):
+      jax.block_until_ready(state)
+      jax.profiler.stop_trace()
+      self._is_profiling = False
+    elif step == first and not is_last:
+      jax.profiler.start_trace(str(self._workdir / 'profile'))
+      self._is_profiling = True
 
   def laps(self, step: int, state: TrainState) -> Laps:
     """Returns a timer of the parts of a step, which begins now; it is off in unlogged steps."""

@@ -268,6 +268,10 @@ class MeshSettings:
     expect(self.tensor >= 1, 'tensor', 'at least 1', self.tensor)
 
 
+WRITERS = ('wandb',)  # Services that metrics can go to, by their packages.
+LEVELS = ('debug', 'info', 'warning', 'error')
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogSettings:
   """When metrics and samples are written, and how many samples."""
@@ -278,8 +282,21 @@ class LogSettings:
   samples_per_step: int
   max_samples_mib: int
   diagnostics_every: int
+  writers: tuple[str, ...]
+  level: str
+  profile_steps: tuple[int, ...]
 
   def __post_init__(self):
+    for name in self.writers:
+      expect(name in WRITERS, 'writers', f'some of {WRITERS}', name)
+    expect(self.level in LEVELS, 'level', f'one of {LEVELS}', self.level)
+    first_and_end = self.profile_steps
+    expect(
+      not first_and_end or (len(first_and_end) == 2 and 0 <= first_and_end[0] < first_and_end[1]),
+      'profile_steps',
+      'none, or the first step and the one after the last, such as (10, 13)',
+      first_and_end,
+    )
     expect(self.every >= 1, 'every', 'at least 1', self.every)
     expect(self.rolling_steps >= 1, 'rolling_steps', 'at least 1', self.rolling_steps)
     for field in ('samples_per_step', 'max_samples_mib'):

@@ -33,7 +33,7 @@ LAYERS = [
   | {'curves'},
   {'integrations', 'settings', 'watch', 'workdir'},
   {'chat', 'data', 'metrics', 'models', 'optimizer', 'progress', 'sampling', 'sharding', 'workers'}
-  | {'checkpoints', 'stopping', 'tally', 'tokenizers'},
+  | {'checkpoints', 'stopping', 'tally', 'tokenizers', 'trackers'},
   {'policies', 'pretrained', 'tasks'},
   {'grading', 'prepare', 'sample_writer', 'train_step'},
   {'diagnostics', 'parts', 'rollouts'},
