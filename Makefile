@@ -38,9 +38,10 @@ quickstart-pretrained: $(VENV)/.stamp-pretrained ## Train SmolLM2 135M for some 
 test: $(VENV)/.stamp-dev ## Run the tests (TEST_ARGS='-k weights' for some of them).
 	$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadfile --max-worker-restart 0 $(TEST_ARGS)
 
-lint: $(VENV)/.stamp-dev ## Check style and formatting.
+lint: $(VENV)/.stamp-dev ## Check style, formatting, and the types that users see.
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy --strict --follow-imports=silent examples/own_loop.py
 	$(VENV)/bin/shellcheck launch/*.sh tools/*.sh .ci/run
 
 format: $(VENV)/.stamp-dev ## Repair what lint finds, where a tool can.
@@ -72,7 +73,7 @@ constraints: $(VENV)/.stamp-venv ## Pin again what changed in pyproject.toml (CO
 	@git --no-pager diff --stat -- constraints.txt
 
 clean: ## Remove the virtual environment and caches; runs and results stay.
-	rm -rf $(VENV) build dist .hypothesis .jax_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .hypothesis .jax_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up. The stamps form a chain, so that `make -j` never installs twice at a time.

@@ -7,9 +7,8 @@ other libraries hand them over, would be taken for one group of P * n samples: r
 `by_group(rewards, prompt_ids, fn, ...)`.
 """
 
-from pkpo_jax import losses, schedules
+from pkpo_jax import advantages, losses, schedules
 from pkpo_jax.advantages import *  # noqa: F403 Every advantage, under its name.
-from pkpo_jax.advantages import ADVANTAGES, FROM_ROLLOUT, REQUIREMENTS
 from pkpo_jax.estimators import (
   max_at_k,
   min_at_k,
@@ -35,11 +34,7 @@ from pkpo_jax.weights import subset_weights
 __version__ = '0.1.0'
 
 __all__ = [
-  *ADVANTAGES,
-  'ADVANTAGES',
-  'FROM_ROLLOUT',
   'Interval',
-  'REQUIREMENTS',
   'SCHEDULES',
   'STATISTICS',
   'WeightCurve',
@@ -60,3 +55,4 @@ __all__ = [
   'subset_weights',
   'weight_curve',
 ]
+__all__ += advantages.__all__

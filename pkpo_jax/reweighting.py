@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy import special
 
 from pkpo_jax.advantages import ADVANTAGES
 from pkpo_jax.errors import expect
@@ -89,6 +88,8 @@ def weight_curve(
   expect(n >= 1, 'n', 'at least 1', n)
   right, wrong = _by_number_right(name, n, k, options)
   # The others of a sample: chances that j = 0..n-1 of them are right.
+  from scipy import special  # It takes longer to import than all of the kernels.
+
   j = np.arange(n)
   ways = special.binom(n - 1, j)
   chances = ways * p[:, None] ** j * (1 - p[:, None]) ** (n - 1 - j)

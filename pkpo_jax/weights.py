@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import special
 
 from pkpo_jax.typing import AnyArray, K
 
@@ -19,7 +18,7 @@ def _split_log_factorials(n: int) -> tuple[np.ndarray, np.ndarray]:
   `hi` lies on a grid so coarse that sums of entries up to 4 log n! are exact in float32; what
   is left over (`lo`) is small enough for float32 to hold it to 1e-7.
   """
-  log_factorials = special.gammaln(np.arange(n + 1) + 1.0)
+  log_factorials = np.array([math.lgamma(m + 1) for m in range(n + 1)])
   grid = 2.0 ** max(0, math.ceil(math.log2(4.0 * max(log_factorials[-1], 1.0))) - 24)
   hi = np.round(log_factorials / grid) * grid
   return hi, log_factorials - hi

@@ -51,7 +51,16 @@ KERNELS |= {'group_ks', 'intervals', 'losses', 'reweighting', 'schedules'}
 KERNEL_LIBRARIES = {'jax', 'jaxtyping', 'numpy', 'scipy'} | sys.stdlib_module_names
 OUTSIDE = {'benchmarks', 'colabs', 'configs', 'examples', 'experiments', 'tests'}
 HEAVY = {'absl', 'clu', 'flax', 'gemma', 'grain', 'kauldron', 'matplotlib', 'ml_collections'}
-HEAVY |= {'optax', 'orbax', 'tensorboardX', 'tensorflow', 'tensorflow_datasets', 'torch', 'tqdm'}
+HEAVY |= {
+  'optax',
+  'orbax',
+  'scipy',
+  'tensorboardX',
+  'tensorflow',
+  'tensorflow_datasets',
+  'torch',
+  'tqdm',
+}
 
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob('*.py'))
 

@@ -107,4 +107,34 @@ REQUIREMENTS = dict.fromkeys(ADVANTAGES, Requirements()) | {
   'passk_adaptive': Requirements(one_k=True),
 }
 
-__all__ = ['ADVANTAGES', 'FROM_ROLLOUT', 'REQUIREMENTS', 'Requirements', *ADVANTAGES]
+# Written out for type checkers and editors.
+__all__ = [
+  'ADVANTAGES',
+  'FROM_ROLLOUT',
+  'REQUIREMENTS',
+  'Requirements',
+  'f_grpo',
+  'grpo',
+  'maj_at_k',
+  'max_at_k_off_policy',
+  'maxrl',
+  'mean_centered',
+  'order_statistic',
+  'pass_hat_k',
+  'passk_adaptive',
+  'passk_analytical',
+  'passk_bootstrap',
+  'passk_combination',
+  'passk_exceeding',
+  'passk_full_sampling',
+  'pkpo',
+  'pkpo_centered',
+  'pkpo_loo',
+  'pkpo_loo_minus_one',
+  'pkpo_weighted_loo',
+  'reinforce',
+  'rloo',
+  'rs_grpo',
+  'tailrl',
+  'tzsm',
+]

@@ -5,13 +5,13 @@ the vote it can be computed from how often each answer came.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Shaped
-from scipy import special
 
 from pkpo_jax import groups
 from pkpo_jax.errors import expect
@@ -21,7 +21,10 @@ from pkpo_jax.typing import Advantages, AnyArray, K, Mask, Rewards
 # The work grows with n^3 log n: vote counts and nodes, points of the circle, answers.
 MAX_SAMPLES = 64
 # C(size, j), at most 2e18.
-_WAYS = special.comb(*np.indices((MAX_SAMPLES + 1, MAX_SAMPLES + 1))).astype(np.float32)
+_WAYS = np.array(
+  [[math.comb(size, j) for j in range(MAX_SAMPLES + 1)] for size in range(MAX_SAMPLES + 1)],
+  np.float32,
+)
 
 
 @takes_k_per_group
