@@ -25,8 +25,8 @@ class FlatAdvantages:
     calls: how often it was called; the step, for a schedule, is calls // calls_per_step.
 
   >>> loo = FlatAdvantages('pkpo_loo_minus_one', k=2)
-  >>> print(loo(np.array([1., 0., 0., 1., 1., 0.]), ['a', 'b', 'a', 'b', 'a', 'b']))
-  [0.  0.  0.  1.5 0.  0. ]
+  >>> print(loo(np.array([1., 0., 0., 1., 1., 0.]), ['a', 'b', 'a', 'b', 'a', 'b']).round(4))
+  [1. 0. 0. 2. 1. 0.]
   """
 
   def __init__(
