@@ -22,7 +22,7 @@ TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart quickstart-pretrained test lint format figures bench notebooks notebooks-check constraints clean
+.PHONY: help quickstart quickstart-pretrained test lint format docs figures bench notebooks notebooks-check constraints clean
 
 help: ## List the targets.
 	@echo 'make TARGET, where TARGET is one of'
@@ -47,6 +47,9 @@ lint: $(VENV)/.stamp-dev ## Check style, formatting, and the types that users se
 format: $(VENV)/.stamp-dev ## Repair what lint finds, where a tool can.
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+docs: $(VENV)/.stamp-dev ## Build the site of docs/ in build/site; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs --quiet build
 
 figures: $(VENV)/.stamp-run ## Redraw every figure from its committed rows.
 	$(PYTHON) -m experiments.figures $(FIGURES_ARGS)

@@ -1,6 +1,6 @@
 """The kernels in a loop of one's own, with types: a softmax bandit that learns for pass@4.
 
-  python examples/own_loop.py
+python examples/own_loop.py
 """
 
 from collections.abc import Callable

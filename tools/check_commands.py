@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ('README.md', 'experiments/README.md', 'experiments/*/README.md', 'benchmarks/README.md')
-TEXTS += ('launch/README.md',)
+TEXTS += ('launch/README.md', 'docs/*.md')
 CONFIGS = 'configs/*.py'
 _STARTS = re.compile(r'(python -m |make\b(?! TARGET)|pip install|uv pip|\.venv/bin/|bash )')
 # What may stand before a command and changes nothing of what it does.
@@ -118,10 +118,14 @@ RULES = (
     replaced('python -m experiments.quickstart --smoke'),
     90,
   ),
-  Rule(r'make (test|lint|notebooks)\b|bash \.ci/run', 'a step of .ci/run by itself'),
+  Rule(r'make (docs|test|lint|notebooks)\b|bash \.ci/run', 'a step of .ci/run by itself'),
   Rule(r'make bench\b', replaced('python -m benchmarks.kernels --quick --outdir bench'), 30),
   Rule(r'make figures\b', replaced('python -m experiments.figures --output_dir figures'), 20),
-  Rule(r'make constraints|\S*pip install|uv pip|\.venv/bin/pre-commit', 'changes an environment'),
+  Rule(
+    r'make constraints|\S*pip install|uv pip|python -m venv|'
+    r'\.venv/bin/(pre-commit|python -m (pip|uv))',
+    'changes an environment',
+  ),
   Rule(r'make$', replaced('make'), 1),
   Rule(rf'python -m pkpo_jax\.main --config=configs/{_RELEASED}', tiny, 60),
   Rule(r'bash launch/local\.sh ', two_steps, 60),
