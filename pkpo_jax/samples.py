@@ -216,25 +216,25 @@ def _facts(sample: dict[str, Any]) -> list[str]:
   if sample['is_truncated']:
     facts.append('cut off')
   if sample['answer'] not in (None, sample['completion'].strip()):
-    facts.append(f'answer {_shorten(_printable(str(sample["answer"])))!r}')
+    facts.append(f'answer {shorten(printable(str(sample["answer"])))!r}')
   return facts
 
 
 def _quote(text: str, indent: str, full: bool) -> str:
   """Returns a text with a bar before each line."""
-  lines = _printable(text if full else _shorten(text)).split('\n')
+  lines = printable(text if full else shorten(text)).split('\n')
   return '\n'.join(f'{indent}| {line}'.rstrip() for line in lines)
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str, limit: int = _MAX_CHARACTERS) -> str:
   """Returns a text without its middle if it is long, and how much that is."""
-  if len(text) <= _MAX_CHARACTERS:
+  if len(text) <= limit:
     return text
-  half = _MAX_CHARACTERS // 2
+  half = limit // 2
   return f'{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}'
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
   """Returns a text that a terminal shows and does not obey."""
   return ''.join(c if c.isprintable() or c in '\n\t' else repr(c)[1:-1] for c in text)
 

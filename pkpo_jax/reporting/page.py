@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from pkpo_jax.errors import FieldError
 from pkpo_jax.reporting.charts import COLORS, Line, line_chart, stacked_bars
 from pkpo_jax.reporting.findings import findings_of
 from pkpo_jax.runs import RunRecord, differing_fields, values_of
-from pkpo_jax.samples import LEFT_OUT, label, lines_of
+from pkpo_jax.samples import LEFT_OUT, label, lines_of, printable, shorten
 from pkpo_jax.score_files import Samples
 
 _ESTIMATE = re.compile(r'(train|eval)/((?:pass|max)@(\d+))(_rolling)?')
@@ -311,8 +312,8 @@ def _completions(kept: Evaluations, name: str) -> str:
 
 def _interest(groups: Mapping[int, Sequence[Mapping]]) -> float:
   """Returns by how much the pass rate of a problem has changed."""
-  rates = [_mean(x['success'] if x['success'] is not None else x['reward'] for x in group)
-           for _, group in sorted(groups.items())]  # fmt: skip
+  outcome = lambda x: x['reward'] if x['success'] is None else x['success']
+  rates = [_mean(map(outcome, group)) for _, group in sorted(groups.items())]
   return abs(rates[-1] - rates[0])
 
 
@@ -323,12 +324,10 @@ def _mean(values) -> float:
 
 def _right_and_wrong(group: Sequence[Mapping[str, Any]]) -> str:
   """Returns a right and a wrong sample of a problem, and how many there are of each kind."""
-  counts: dict[str, int] = {}
-  for sample in group:
-    counts[label(sample) or 'graded'] = counts.get(label(sample) or 'graded', 0) + 1
+  counts = Counter(label(sample) or 'graded' for sample in group)
   tags = ' '.join(
     f'<span class="tag {"right" if x == "right" else "wrong"}">{n} {html.escape(x)}</span>'
-    for x, n in sorted(counts.items(), key=lambda each: -each[1])
+    for x, n in counts.most_common()
   )
   is_right = lambda sample: label(sample) == 'right'
   right = next(filter(is_right, group), None)
@@ -343,19 +342,13 @@ def _right_and_wrong(group: Sequence[Mapping[str, Any]]) -> str:
 
 def _shown(text: str) -> str:
   """Returns a text for a page, which shows it and does not obey; a long one loses its middle."""
-  if len(text) > _MOST_CHARACTERS:
-    half = _MOST_CHARACTERS // 2
-    text = f'{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}'
-  visible = ''.join(c if c.isprintable() or c in '\n\t' else repr(c)[1:-1] for c in text)
-  return html.escape(visible) or '<i>nothing</i>'
+  return html.escape(printable(shorten(text, _MOST_CHARACTERS))) or '<i>nothing</i>'
 
 
 def _time(records: Sequence[RunRecord], names: Sequence[str]) -> str:
   """Returns where the time of a step goes, in the mean but for the first, which compiles."""
-  parts = sorted({
-    name for record in records for line in record.metrics for name in line
-    if name.startswith('time/') and name.endswith('_s') and not name.endswith('per_s')
-  })  # fmt: skip
+  known = {name for record in records for line in record.metrics for name in line}
+  parts = sorted(filter(re.compile(r'time/(?!.*per_s).*_s').fullmatch, known))
   lengths = {part: [] for part in parts}
   for record in records:
     for part in parts:

@@ -118,12 +118,15 @@ class CodeJudge(Judge):
     return found | remembered(self._memory, about, lambda: self._failing(rest))
 
   def _failing(self, records: Sequence[Record]) -> dict[str, str]:
-    verdicts = self.verify_batch(records, [record['solution'] for record in records])
-    return {
-      record['id']: f'the solution is judged {verdict.kind}'
-      for record, verdict in zip(records, verdicts, strict=True)
-      if not verdict.is_success
-    }
+    """Returns references that are not judged right, and how they are judged, by ids."""
+    solutions = [record['solution'] for record in records]
+    failing = {}
+    for record, verdict in zip(records, self.verify_batch(records, solutions), strict=True):
+      if verdict.kind in ('timeout', 'crashed', 'unjudged'):  # The machine may have been busy.
+        (verdict,) = self.verify_batch([record], [record['solution']])
+      if not verdict.is_success:
+        failing[record['id']] = f'the solution is judged {verdict.kind}'
+    return failing
 
   def verify_batch(self, problems: Sequence[Record], completions: Sequence[str]) -> list[Verdict]:
     """Returns the verdicts of `CodeVerifier`."""
