@@ -68,6 +68,23 @@ def label(sample: dict[str, Any]) -> str | None:
   return 'right' if sample['success'] else 'wrong'
 
 
+def problem_names(samples: Sequence[dict[str, Any]]) -> list[str]:
+  """Returns for each sample of an evaluation the name of its problem.
+
+  That is prompt_id; but prompt_id/group where ids come with several groups, as those do whose
+  problems differ in what the prompt does not show.
+
+  >>> problem_names([{'prompt_id': 3, 'group': 0}, {'prompt_id': 4, 'group': 1}])
+  ['3', '4']
+  >>> problem_names([{'prompt_id': 3, 'group': 0}, {'prompt_id': 3, 'group': 1}])
+  ['3/0', '3/1']
+  """
+  pairs = [(sample['prompt_id'], sample['group']) for sample in samples]
+  if len(set(pairs)) == len({prompt_id for prompt_id, _ in pairs}):
+    return [str(prompt_id) for prompt_id, _ in pairs]
+  return [f'{prompt_id}/{group}' for prompt_id, group in pairs]
+
+
 def show(samples: Sequence[dict[str, Any]], full: bool = False) -> str:
   """Returns samples for people to read, each prompt once.
 

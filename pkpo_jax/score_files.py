@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pkpo_jax.errors import DataError, MissingDataError, MissingPackageError
-from pkpo_jax.samples import LEFT_OUT
+from pkpo_jax.samples import LEFT_OUT, problem_names
 
 # Columns that are looked for, where none is named.
 PROBLEM = ('problem', 'problem_id', 'prompt_id', 'task_id', 'question_id', 'doc_id', 'id')
@@ -158,9 +158,9 @@ def _of_own(file: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[_
       f'{file}: expected all samples of an evaluation, got some (log.max_samples_mib).'
     )
   is_right = any(row['success'] is not None for row in samples)
-  for i, row in enumerate(samples, 1):
+  for i, (row, name) in enumerate(zip(samples, problem_names(samples), strict=True), 1):
     reward = row['success' if is_right else 'reward']
-    yield _Sample(str(row['prompt_id']), _number(reward, f'{file}, sample {i}'), row['answer'])
+    yield _Sample(name, _number(reward, f'{file}, sample {i}'), row['answer'])
 
 
 def _of_harness(

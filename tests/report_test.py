@@ -181,6 +181,23 @@ def test_samples_that_were_not_all_kept(tmp_path):
   )
 
 
+@pytest.mark.parametrize('seed, is_paired', [(0, True), (1, False)])
+def test_problems_that_are_drawn(tmp_path, seed, is_paired):
+  """Eight groups of two contexts are eight problems; other seeds have others."""
+  for name, own_seed in (('first', 0), ('second', seed)):
+    folder = write_run(tmp_path / name, metrics({}, 0.5), seed=own_seed)
+    (folder / 'samples').mkdir()
+    lines = [line | {'prompt_id': line['group'] % 2} for line in samples(4, [4, 0] * 4)]
+    (folder / 'samples' / 'eval.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+  paths = [str(tmp_path / name) for name in ('first', 'second')]
+  report.main([*paths, f'--output={tmp_path / "page.html"}'])
+  text = (tmp_path / 'page.html').read_text()
+  # pass@8 of each problem is 0 or 1; of all samples of a context together it would be nearer to 1.
+  assert '<td class="n">8</td><td class="n">0.5000</td>' in text
+  assert '>16<' not in text.partition('All values')[2].partition('</table>')[0]
+  assert ('Paired over problems' in text) == is_paired
+
+
 @pytest.mark.parametrize(
   'train, expected',
   [

@@ -211,6 +211,9 @@ def test_samples_of_an_evaluation_of_our_own(tmp_path):
   shaped = [row | {'success': None} for row in rows]
   found = read_samples(write_lines(tmp_path / 'samples.jsonl', shaped), ANY)
   assert found.rewards == [[0.5]] * 3
+  drawn = [row | {'prompt_id': 7} for row in rows]  # What the prompt does not show differs.
+  found = read_samples(write_lines(tmp_path / 'samples.jsonl', drawn), ANY)
+  assert found.ids == ['7/0', '7/1', '7/2'] and found.rewards == [[1.0], [0.0], [None]]
   for more, words in (
     (
       {**rows[0], 'step': 5},

@@ -12,7 +12,7 @@ from pkpo_jax.errors import FieldError
 from pkpo_jax.reporting.charts import COLORS, Line, line_chart, stacked_bars
 from pkpo_jax.reporting.findings import findings_of
 from pkpo_jax.runs import RunRecord, differing_fields, values_of
-from pkpo_jax.samples import LEFT_OUT, label, lines_of, printable, shorten
+from pkpo_jax.samples import LEFT_OUT, label, lines_of, printable, problem_names, shorten
 from pkpo_jax.score_files import Samples
 
 _ESTIMATE = re.compile(r'(train|eval)/((?:pass|max)@(\d+))(_rolling)?')
@@ -59,7 +59,7 @@ def page(
   sections = {
     'Runs': _runs(table, names),
     'What to look at': _findings(records, names, evaluations),
-    'Evaluation': ''.join(_evaluation(evaluations, names)),
+    'Evaluation': ''.join(_evaluation(records, evaluations, names)),
     'Training': _training(records, names),
     'Completions': ''.join(
       _completions(each, name) for each, name in zip(evaluations, names, strict=True)
@@ -141,12 +141,16 @@ def _findings(
   return ''.join(f'<p class="warn">{each}</p>' for each in found)
 
 
-def _samples(kept: Evaluations, step: int) -> Samples:
-  """Returns samples as `pkpo_jax.score` takes them: successes, or rewards where there are none."""
+def _samples(kept: Evaluations, step: int, seed: int | None) -> Samples:
+  """Returns samples as `pkpo_jax.score` takes them: successes, or rewards where there are none.
+
+  Problems that an evaluation draws are those of other runs with the same seed alone.
+  """
   is_right = any(sample['success'] is not None for sample in kept[step])
   groups: dict[str, list[dict]] = {}
-  for sample in kept[step]:
-    groups.setdefault(str(sample['prompt_id']), []).append(sample)
+  for sample, name in zip(kept[step], problem_names(kept[step]), strict=True):
+    is_drawn = '/' in name
+    groups.setdefault(f'{name} of seed {seed}' if is_drawn else name, []).append(sample)
   value = lambda x: None if x is None else float(x)
   rewards = [
     [value(sample['success' if is_right else 'reward']) for sample in group]
@@ -156,11 +160,13 @@ def _samples(kept: Evaluations, step: int) -> Samples:
   return Samples(list(groups), rewards, answers if any(map(any, answers)) else None)
 
 
-def _evaluation(evaluations: Sequence[Evaluations], names: Sequence[str]) -> Iterator[str]:
+def _evaluation(
+  records: Sequence[RunRecord], evaluations: Sequence[Evaluations], names: Sequence[str]
+) -> Iterator[str]:
   """Yields pass@k of the last evaluations, before and after, and differences from the first run."""
   last = {
-    name: (i, _samples(kept, max(kept.keys() - kept.cut)))
-    for i, (kept, name) in enumerate(zip(evaluations, names, strict=True))
+    name: (i, _samples(kept, max(kept.keys() - kept.cut), record.config.get('seed')))
+    for i, (record, kept, name) in enumerate(zip(records, evaluations, names, strict=True))
     if kept.keys() - kept.cut
   }
   if not last:
@@ -293,10 +299,10 @@ def _completions(kept: Evaluations, name: str) -> str:
   if not steps:
     return ''
   before, after = steps[0], steps[-1]
-  by_prompt: dict[int, dict[int, list]] = {}
+  by_prompt: dict[str, dict[int, list]] = {}
   for step in dict.fromkeys((before, after)):
-    for sample in kept[step]:
-      by_prompt.setdefault(sample['prompt_id'], {}).setdefault(step, []).append(sample)
+    for sample, problem in zip(kept[step], problem_names(kept[step]), strict=True):
+      by_prompt.setdefault(problem, {}).setdefault(step, []).append(sample)
   complete = [each for each in by_prompt.values() if len(each) == len({before, after})]
   blocks = []
   for groups in sorted(complete, key=_interest, reverse=True)[:_MOST_PROBLEMS]:
