@@ -72,5 +72,17 @@ def test_small_forms(text, small):
   assert check_commands.rule_of(text).small(text.split()) == small.split()
 
 
+def test_the_run_that_small_forms_look_at_is_there_before_them():
+  small = []
+  for command in check_commands.find_commands(ROOT):
+    rule = check_commands.rule_of(command.text)
+    if callable(rule.small):
+      small.append(' '.join(rule.small(command.text.split())))
+  first = next(i for i, text in enumerate(small) if 'main' in text and 'workdir=runs/k4 ' in text)
+  assert not [text for text in small[:first] if 'runs/k4' in text]
+  evaluated = next(i for i, text in enumerate(small) if 'pkpo_jax.evaluate' in text)
+  assert not [text for text in small[:evaluated] if 'runs/k4/evaluation' in text]
+
+
 def test_a_command_without_a_rule_fails():
   assert check_commands.rule_of('python -m pkpo_jax.unheard_of') is None

@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TEXTS = ('README.md', 'experiments/README.md', 'experiments/*/README.md', 'benchmarks/README.md')
-TEXTS += ('launch/README.md', 'docs/*.md')
+# The small forms of some commands look at the run that docs/training.md begins with.
+TEXTS = ('README.md', 'docs/training.md', 'docs/*.md', 'experiments/README.md')
+TEXTS += ('experiments/*/README.md', 'benchmarks/README.md', 'launch/README.md')
 CONFIGS = 'configs/*.py'
 _STARTS = re.compile(r'(python -m |make\b(?! TARGET)|pip install|uv pip|\.venv/bin/|bash )')
 # What may stand before a command and changes nothing of what it does.
@@ -91,7 +92,7 @@ def tiny_sweep(words: list[str]) -> list[str]:
 
 
 def evaluation(words: list[str]) -> list[str]:
-  """Returns the evaluation of a run beside itself: the bandit's, which the README trains first."""
+  """Returns the evaluation of a run beside itself: the bandit's, which is trained first."""
   run = 'runs/k4'
   return [re.sub(r'(workdir)=.*', rf'\1={run}', word) for word in words]
 
