@@ -1,6 +1,6 @@
 """pass@k in google-tunix: a tiny Gemma with random weights learns to write even digits.
 
-  uv pip install google-tunix==0.1.7 . 'jax[cpu]'    # in an environment of its own
+  uv pip install -c constraints.txt google-tunix==0.1.7 '.[gemma,train]'  # without its safetensors
   python examples/tunix_grpo.py
 
 All that differs from tunix's own examples is the line with `tunix.register`.

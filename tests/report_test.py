@@ -97,7 +97,7 @@ def test_what_the_page_says(page):
     *('Runs', 'What to look at', 'Evaluation', 'Training', 'Completions', 'Time', 'Config'),
     *('pass@k', 'pass^k', 'maj@k', 'pass@k, minus k1', 'Paired over problems, against k1'),
     *('What differs', 'advantage.k', 'Entropy of a token, nats', 'Where the time goes'),
-    'A share of 95% of the samples has an advantage of 0',
+    'A share of 95% of the prompts gives no signal',
     'the whole config',
   ):
     assert expected in text, expected
@@ -205,7 +205,7 @@ def test_problems_that_are_drawn(tmp_path, seed, is_paired):
     ({'train/ratio_mean': 1.3}, 'The mean ratio of the policy to the one that sampled is 1.3'),
     ({'train/ratio_mean': 0.8}, 'far from 1'),
     ({'train/log_ratio_max': 2.5}, 'a log ratio of up to 2.5'),
-    ({'train/zero_advantage_share': 0.9}, 'A share of 90% of the samples has an advantage of 0'),
+    ({'train/zero_advantage_share': 0.9}, 'A share of 90% of the prompts gives no signal'),
     ({'train/verdict_overlong': 0.4}, 'A share of 40% of the completions is cut off'),
     ({'train/verdict_unjudged': 0.05}, 'no verdict on 5.0% of the samples'),
     ({'train/skipped_updates': 3}, '3 updates were skipped'),

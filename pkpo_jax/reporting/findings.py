@@ -41,8 +41,8 @@ _SIGNS = (
   Sign(
     ('train/zero_advantage_share',),
     lambda value, first: value > _WITHOUT_SIGNAL,
-    'A share of {value:.0%} of the samples has an advantage of 0: most prompts give no signal, as '
-    'all of their samples are right, or none.',
+    'A share of {value:.0%} of the prompts gives no signal: the advantages of all of their samples '
+    'are 0, as where all are right, or none.',
   ),
   Sign(
     ('eval/truncation_share', 'train/verdict_overlong'),

@@ -282,7 +282,7 @@ def _charts(known: set[str]) -> Iterator[tuple[str, list[str]]]:
     ('Mean reward', 'train/reward_mean'),
     ('Entropy of a token, nats', 'train/entropy'),
     ('Tokens of a completion', 'train/completion_tokens'),
-    ('Share of samples without signal', 'train/zero_advantage_share'),
+    ('Share of prompts without signal', 'train/zero_advantage_share'),
     ('Norm of the gradient', 'train/grad_norm'),
     ('Mean ratio to the sampling policy', 'train/ratio_mean'),
     ('KL to the reference', 'train/kl'),
