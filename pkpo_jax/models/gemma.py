@@ -1,14 +1,11 @@
 """Gemma-2 and Gemma-3 through the gemma library's own modules.
 
-The only importer of `gemma`, which takes seconds and brings TensorFlow: nothing else imports this
-module at its top. Parameters are those of the library, so released weights load unchanged.
+The only importer of `gemma`, which takes a second or two: nothing else imports this module at its
+top. Parameters are those of the library, so released weights load unchanged.
 """
 
 import dataclasses
-import os
 from typing import Any, override
-
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # Or TensorFlow talks of its build.
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +14,14 @@ from gemma import gm
 from gemma.gm import math as gm_math
 from jax.sharding import PartitionSpec
 
-from pkpo_jax.models import recipes
+from pkpo_jax.models import gemma_library, recipes
 from pkpo_jax.models.architecture import Architecture
 from pkpo_jax.models.attention import capped
 from pkpo_jax.models.config_file import ConfigFile, sliding_windows
 from pkpo_jax.models.folders import drop_tied_head
 from pkpo_jax.models.recipes import Recipe, Stored
 
+gemma_library.import_models()
 Config = gm.nn.config.TransformerConfig
 _Scale = gm.nn.config.QueryPreAttentionNormalisation
 _LOCAL, _GLOBAL = gm.nn.AttentionType.LOCAL_SLIDING, gm.nn.AttentionType.GLOBAL
