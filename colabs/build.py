@@ -1,7 +1,7 @@
 """Makes every notebook, with its outputs, from the percent-format .py beside it.
 
 python -m colabs.build [name ...]           # executes and writes NAME.ipynb
-python -m colabs.build --check [name ...]   # executes, compares the sources and writes nothing
+python -m colabs.build --check [name ...]   # executes in small, compares sources, writes nothing
 """
 
 import argparse
@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-CELL_TIMEOUT = 300  # Seconds.
+CELL_TIMEOUT = 1800  # Seconds.
 # The same on every machine: no version of Python, no machine's name for its kernel.
 METADATA = {
   'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'},
@@ -64,8 +64,11 @@ def find_difference(notebook: NotebookNode, source: NotebookNode) -> str | None:
   return None
 
 
-def execute(notebook: NotebookNode) -> None:
+def execute(notebook: NotebookNode, *, small: bool) -> None:
   """Fills in the outputs, from a fresh process of this interpreter in the repository's root.
+
+  With `small` the notebook finds NOTEBOOK_SMALL=1 in its environment: those that take minutes or
+  need weights are content with less.
 
   Raises:
     NotebookError: if a cell fails, takes too long, or writes to stderr, as a warning does.
@@ -88,6 +91,7 @@ def execute(notebook: NotebookNode) -> None:
     )
     # Nothing of the user's own IPython set-up, and the same devices on every machine.
     env = os.environ | {'IPYTHONDIR': folder, 'JAX_PLATFORMS': 'cpu'}
+    env['NOTEBOOK_SMALL'] = '1' if small else ''
     try:
       client.execute(env=env, cleanup_kc=True)  # By default a given manager's kernel lives on.
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
@@ -113,7 +117,7 @@ def make(path: pathlib.Path, *, check: bool) -> None:
     difference = find_difference(nbformat.read(target, as_version=4), source)
     if difference:
       raise NotebookError(f'{target.name} is out of date, {difference}: run `make notebooks`')
-  execute(made)
+  execute(made, small=check)
   if not check:
     nbformat.validate(made)
     new = target.with_suffix('.new')

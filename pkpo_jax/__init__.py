@@ -31,7 +31,7 @@ from pkpo_jax.reweighting import WeightCurve, weight_curve
 from pkpo_jax.schedules import SCHEDULES
 from pkpo_jax.weights import subset_weights
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 __all__ = [
   'Interval',

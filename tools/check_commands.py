@@ -77,7 +77,7 @@ def two_steps(words: list[str]) -> list[str]:
 def tiny(words: list[str]) -> list[str]:
   """Returns the variant ':tiny', which needs no weights, without what a clone does not have."""
   kept = [word for word in words if not _PLACEHOLDER.search(word)]
-  return [f'{w}:tiny' if re.fullmatch(r'--config=[\w/]+\.py', w) else w for w in kept]
+  return [re.sub(r'^(--config=[\w/]+\.py)(:quick)?$', r'\1:tiny', word) for word in kept]
 
 
 def tiny_sweep(words: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """What mkdocs does beside docs/: experiments are part of the site, other links become plain text.
 
 Pages are read in the repository, too, and link as they do there. The site mirrors experiments/: its
-pages and figures. What else a link leads to, such as code and rows, the site does not have. A link to
-what is not in the repository either stays as it is, for mkdocs to complain about.
+pages and figures. What else a link leads to, such as code and rows, the site does not have. A link
+to what is not in the repository either stays as it is, for mkdocs to complain about.
 """
 
 import posixpath

@@ -10,6 +10,7 @@ import time
 
 import jax
 from absl import logging
+from matplotlib.figure import Figure
 
 from configs import smollm2_135m
 from experiments import style
@@ -54,7 +55,7 @@ def main() -> None:
   print('on held-out problems, with 95 % intervals over problems\n')
   print_side_by_side(before, after)
   path = workdir / 'quickstart_pretrained.png'
-  draw(curves, path)
+  style.save(draw(curves, 'SmolLM2 135M, sums of three digits'), path)
   print(f'\nFigure: {path}    {time.monotonic() - start:.0f} s')
 
 
@@ -75,18 +76,17 @@ def print_side_by_side(before: list[dict], after: list[dict]) -> None:
     print(f'{question(old):<12}' + ''.join(f'{cell:<28}' for cell in cells) + counts)
 
 
-def draw(curves: dict[str, Interval], path: pathlib.Path) -> None:
-  """Draws pass@k against k before and after."""
+def draw(curves: dict[str, Interval], title: str) -> Figure:
+  """Draws pass@k against k before and after, each `[K]` for KS."""
   figure, axis = style.plt.subplots(figsize=(style.WIDTH_1, style.HEIGHT))
   for color, (label, interval) in zip((style.GREY, style.k_color(8)), curves.items(), strict=True):
     axis.plot(KS, interval.mean, color=color, marker='o', label=label)
     axis.fill_between(KS, interval.low, interval.high, color=color, alpha=0.15, linewidth=0)
   axis.set_xscale('log', base=2)
   axis.set_xticks(KS, KS)
-  axis.set(xlabel='k', ylabel='pass@k', title='SmolLM2 135M, sums of three digits')
-  axis.set_ylim(0, 1)
+  axis.set(xlabel='k', ylabel='pass@k', title=title, ylim=(0, 1))
   axis.legend()
-  style.save(figure, path)
+  return figure
 
 
 if __name__ == '__main__':

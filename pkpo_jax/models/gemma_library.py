@@ -1,8 +1,8 @@
 """Imports the models of the gemma library without TensorFlow, which they do not use.
 
-TensorFlow is 1.4 GB and most of the time that the import takes, and is imported for two things: an
-annotation of kauldron.typing names the class of its tensors, and gemma.gm.ckpts defines a loader for
-kauldron's trainer.
+TensorFlow is 1.4 GB and most of the time that the import takes. It is imported for two things: an
+annotation of kauldron.typing names the class of its tensors, and gemma.gm.ckpts defines a loader
+for kauldron's trainer.
 """
 
 import contextlib
