@@ -28,7 +28,7 @@ def texts_of(output):
 
 
 def test_every_notebook_has_a_source():
-  assert set(SOURCES) >= {'bandit', 'transforms'}
+  assert set(SOURCES) >= {'bandit', 'gemma2_math', 'own_loop', 'pretrained', 'transforms'}
   assert {path.stem for path in build.HERE.glob('*.ipynb')} == set(SOURCES)
 
 
@@ -75,6 +75,19 @@ def test_first_cell_installs_on_colab_alone(name, monkeypatch, tmp_path):
   monkeypatch.setitem(build.sys.modules, 'google.colab', build)
   with pytest.raises(ValueError, match='REPOSITORY'):
     exec(first, {})
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_what_the_text_names_is_there(name):
+  """Links, and paths of the repository between backticks; other addresses are not asked for."""
+  text = '\n'.join(cell.source for cell in read(name).cells if cell.cell_type == 'markdown')
+  links = re.findall(r'\]\(([^)]+)\)', text)
+  paths = re.findall(r'`((?:benchmarks|configs|docs|examples|experiments|pkpo_jax)/[\w/.]+)`', text)
+  for link in links:
+    if not link.startswith('https://'):
+      paths.append(f'colabs/{link}')
+  assert links or paths
+  assert [path for path in paths if not (build.ROOT / path).exists()] == []
 
 
 def test_a_changed_cell_is_found():

@@ -56,14 +56,24 @@ def _assert_close(tree, other, **tolerance):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, other)
 
 
+def _alternating(options, *choices):
+  """Returns the product of all choices, with one of the options each: a program is compiled once.
+
+  Neighbours of each choice have different options, so that every choice meets all of them.
+  """
+  products = itertools.product(*(enumerate(each) for each in choices))
+  return [
+    (*(x for _, x in each), options[sum(i for i, _ in each) % len(options)]) for each in products
+  ]
+
+
 @pytest.mark.parametrize(
-  'counts, normalization',  # (num_microbatches, num_sample_blocks, num_lengths).
+  'counts, normalization, options',  # (num_microbatches, num_sample_blocks, num_lengths).
   [
-    *itertools.product([(8, 1, 1), (2, 2, 3)], LOSS_CHOICES['normalization']),
-    *itertools.product([(1, 2, 1), (1, 1, 3), (8, 4, 2)], ['token']),
+    *_alternating([{}, EVERYTHING], [(8, 1, 1), (2, 2, 3)], LOSS_CHOICES['normalization']),
+    *itertools.product([(1, 2, 1), (1, 1, 3), (8, 4, 2)], ['token'], [EVERYTHING]),
   ],
 )
-@pytest.mark.parametrize('options', [{}, EVERYTHING])
 def test_pieces_equal_one_batch(counts, normalization, options):
   settings = dataclasses.replace(SETTINGS, normalization=normalization, **options)
   whole, metrics = _whole(settings)
@@ -124,9 +134,12 @@ def _whole_and_others(settings):
   return *_step(settings, *made, rollout, advantages), _step(settings, *made, *others)[1]
 
 
-@pytest.mark.parametrize('counts', [(1, 1, 1), (4, 1, 1), (8, 2, 3)])
-@pytest.mark.parametrize('normalization', LOSS_CHOICES['normalization'])
-@pytest.mark.parametrize('name', LOSS_CHOICES['name'])
+@pytest.mark.parametrize(
+  'counts, normalization, name',
+  _alternating(
+    LOSS_CHOICES['name'], [(1, 1, 1), (4, 1, 1), (8, 2, 3)], LOSS_CHOICES['normalization']
+  ),
+)
 def test_prompts_without_signal_are_left_out(counts, normalization, name, monkeypatch):
   """All that is summed stays. Means over tokens are those of an update of the other prompts."""
   settings = dataclasses.replace(SETTINGS, normalization=normalization, name=name)

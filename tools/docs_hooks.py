@@ -13,16 +13,16 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-_ROOT = Path(__file__).parent.parent
-_EXPERIMENTS = ('*.md', '*/README.md', '*/results/*.png')
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = ('*.md', '*/README.md', '*/results/*.png')
 _LINK = re.compile(r'(!?)\[([^\]]*)\]\(([^)\s]+)\)')
 
 
 def on_files(files: Files, config: Any) -> Files:
   """Adds the pages and figures of experiments/."""
-  for pattern in _EXPERIMENTS:
-    for path in sorted((_ROOT / 'experiments').glob(pattern)):
-      uri = path.relative_to(_ROOT).as_posix()
+  for pattern in EXPERIMENTS:
+    for path in sorted((ROOT / 'experiments').glob(pattern)):
+      uri = path.relative_to(ROOT).as_posix()
       files.append(File.generated(config, uri, abs_src_path=str(path)))
   return files
 
@@ -38,11 +38,11 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
     if not path or ':' in path:
       return link[0]
     path = posixpath.normpath(posixpath.join(folder, path))
-    if (_ROOT / path).is_dir():
+    if (ROOT / path).is_dir():
       path += '/README.md'
     there = path.removeprefix('docs/')
     if files.get_file_from_path(there) is not None:
       return f'{mark}[{text}]({posixpath.relpath(there, posixpath.dirname(uri))}{hash_}{anchor})'
-    return text if (_ROOT / path).exists() else link[0]
+    return text if (ROOT / path).exists() else link[0]
 
   return _LINK.sub(in_site, markdown)
