@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
 
 from pkpo_jax.errors import DataError, SaveError
+from pkpo_jax.light_imports import stand_in
+
+# tensorboardX looks for it, for files in buckets; importing it takes as long as flax and optax.
+with stand_in('google.cloud.storage', None):
+  from tensorboardX import summary
+  from tensorboardX.event_file_writer import EventsWriter
+  from tensorboardX.proto import event_pb2, summary_pb2
 
 
 class MetricWriter:

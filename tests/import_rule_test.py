@@ -19,6 +19,7 @@ LAYERS = [
   {
     'errors',
     'keys',
+    'light_imports',
     'own_code',
     'packing',
     'pieces',

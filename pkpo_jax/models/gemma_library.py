@@ -5,13 +5,13 @@ annotation of kauldron.typing names the class of its tensors, and gemma.gm.ckpts
 for kauldron's trainer.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
+
+from pkpo_jax.light_imports import stand_in
 
 
 class _TensorFlow(types.ModuleType):
@@ -31,22 +31,9 @@ def import_models() -> None:
   Does nothing about those of the two that have been imported before. The annotations of kauldron do
   not know TensorFlow's tensors afterwards.
   """
-  with _stand_in(_TensorFlow('tensorflow')):
+  with stand_in('tensorflow', _TensorFlow('tensorflow')):
     importlib.import_module('kauldron.typing')
   checkpoints = importlib.util.find_spec('gemma.gm.ckpts')
   # The package as it is before its __init__ runs: its modules can be imported one by one.
-  with _stand_in(importlib.util.module_from_spec(checkpoints)):
+  with stand_in(checkpoints.name, importlib.util.module_from_spec(checkpoints)):
     importlib.import_module('gemma.gm.nn._gemma')
-
-
-@contextlib.contextmanager
-def _stand_in(module: types.ModuleType) -> Iterator[None]:
-  """Imports of its name find this module meanwhile, unless the real one has been imported."""
-  if module.__name__ in sys.modules:
-    yield
-    return
-  sys.modules[module.__name__] = module
-  try:
-    yield
-  finally:
-    del sys.modules[module.__name__]
