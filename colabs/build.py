@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-CELL_TIMEOUT = 1800  # Seconds.
+CELL_TIMEOUT = 3600  # Seconds.
 # The same on every machine: no version of Python, no machine's name for its kernel.
 METADATA = {
   'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'},
