@@ -146,8 +146,8 @@ for line in steps[:: max(1, len(steps) // 4)]:
 # %% [markdown]
 # ## pass@k before and after
 #
-# The unbiased estimate from all samples of a problem, with 95 % intervals over problems. With so few
-# problems they are wide; they say how far a difference can be trusted.
+# The unbiased estimate from all samples of a problem, with 95 % intervals over problems. With so
+# few problems they are wide; they say how far a difference can be trusted.
 
 # %%
 curves = {'before': pass_at_k(before), 'after': pass_at_k(after)}
