@@ -121,8 +121,7 @@ display(figure)
 #
 # The remainder of a division: one field says which $k$. The run below is that of
 # `configs/gemma3_270m.py`, with one seed and half of its held-out problems; all seeds, for $k = 1$
-# and for $k = 8$, are at the end. At three times its learning rate and half of its batch, which the
-# same model was given first, pass@16 fell: a short training is no safe one.
+# and for $k = 8$, are at the end.
 
 # %%
 config.task.kind = 'remainder'

@@ -5,6 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 make .venv/.stamp-run
+# What the configs of real problems and of Llama and Qwen take on top.
+.venv/bin/python -m uv pip install --python .venv/bin/python --constraint constraints.txt \
+  --override overrides.txt --editable '.[huggingface,problems]'
 if (($#)); then
   version=$(sed -n 's/^jax==//p' constraints.txt)
   .venv/bin/python -m uv pip install --python .venv/bin/python "jax[$1]==$version"
