@@ -71,7 +71,7 @@ def _alternating(options, *choices):
   'counts, normalization, options',  # (num_microbatches, num_sample_blocks, num_lengths).
   [
     *_alternating([{}, EVERYTHING], [(8, 1, 1), (2, 2, 3)], LOSS_CHOICES['normalization']),
-    *itertools.product([(1, 2, 1), (1, 1, 3), (8, 4, 2)], ['token'], [EVERYTHING]),
+    *itertools.product([(1, 2, 1), (1, 1, 3), (8, 4, 2)], ['token'], [{}, EVERYTHING]),
   ],
 )
 def test_pieces_equal_one_batch(counts, normalization, options):
